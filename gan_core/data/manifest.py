@@ -1,0 +1,137 @@
+"""The manifest: one row an image with its name, split, label, size and hash, as a Parquet file.
+
+Making it downloads, verifies and decodes every image once; what does not decode is set aside.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+
+from gan_core.config import DataSettings
+from gan_core.data.sources import HELD_OUT, TRAIN, Source, open_source
+from gan_core.errors import FoundryError
+
+MANIFEST_FILE = "manifest.parquet"
+SUMMARY_FILE = "raw_images.json"
+SOURCE_FOLDER = "source"
+LARGEST_UNDECODABLE_SHARE = 0.01
+COLUMNS = ["name", "split", "label", "height", "width", "bytes", "sha256"]
+
+
+@dataclass(frozen=True)
+class RawImages:
+    """A listed and verified set of images.
+
+    Attributes:
+        manifest: One row an image that decodes, in the source's order; columns `COLUMNS`. A label
+            of -1 stands for an image without one.
+        class_names: By label; empty without labels.
+        set_aside: Images that do not decode, as {"name", "problem"}.
+        licence: As the publisher states it.
+        sha256: Hash over all rows: two sets with the same hash hold the same images.
+    """
+
+    manifest: pd.DataFrame
+    class_names: list[str]
+    set_aside: list[dict[str, str]]
+    licence: str
+    sha256: str
+
+    def counts(self) -> dict[str, int]:
+        """Images by split."""
+        sizes = self.manifest["split"].value_counts()
+        return {split: int(sizes.get(split, 0)) for split in (TRAIN, HELD_OUT)}
+
+
+def list_images(settings: DataSettings, folder: Path) -> RawImages:
+    """Download (or find), verify and list a source's images, and write the manifest to a folder.
+
+    Args:
+        settings: The source, and how much is held out where it has no split of its own.
+        folder: Gets `manifest.parquet`, `raw_images.json` and the downloads.
+
+    Raises:
+        FoundryError: Files cannot be had, there is no image, or more than 1 % do not decode.
+    """
+    source = open_source(settings, folder / SOURCE_FOLDER)
+    source.download()
+    rows: list[tuple[Any, ...]] = []
+    set_aside: list[dict[str, str]] = []
+    for image in source:
+        try:
+            width, height = image.decode().size
+        except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+            set_aside.append({"name": image.name, "problem": str(error)})
+            continue
+        content = image.content
+        size_bytes = len(content) if isinstance(content, bytes) else content.nbytes
+        label = -1 if image.label is None else image.label
+        rows.append((image.name, image.split, label, height, width, size_bytes, image.sha256))
+    _check_undecodable(settings, set_aside, len(rows))
+    manifest = pd.DataFrame(rows, columns=COLUMNS)
+    if manifest["split"].isna().all():
+        manifest["split"] = _split(manifest, settings.held_out_fraction, settings.split_seed)
+    for split in (TRAIN, HELD_OUT):
+        if not (manifest["split"] == split).any():
+            raise FoundryError(
+                f"the {len(manifest)} images of {settings.source} leave none for the {split} "
+                "split; add images or change data.held_out_fraction."
+            )
+    rows_hash = hashlib.sha256(
+        "\n".join(manifest[["name", "split", "label", "sha256"]].astype(str).agg("\t".join, axis=1))
+        .encode()
+    ).hexdigest()
+    raw = RawImages(manifest, source.class_names, set_aside, source.licence, rows_hash)
+    manifest.to_parquet(folder / MANIFEST_FILE, index=False)
+    summary = {
+        "data": settings.model_dump(mode="json"),
+        "class_names": raw.class_names,
+        "set_aside": raw.set_aside,
+        "licence": raw.licence,
+        "sha256": raw.sha256,
+    }
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2))
+    return raw
+
+
+def open_raw_images(folder: Path) -> tuple[RawImages, Source]:
+    """The listed set in a folder, and the source that reads its images."""
+    summary = json.loads((folder / SUMMARY_FILE).read_text())
+    source = open_source(DataSettings(**summary["data"]), folder / SOURCE_FOLDER)
+    fields = {key: summary[key] for key in ("class_names", "set_aside", "licence", "sha256")}
+    return RawImages(pd.read_parquet(folder / MANIFEST_FILE), **fields), source
+
+
+def _check_undecodable(
+    settings: DataSettings, set_aside: list[dict[str, str]], decoded: int
+) -> None:
+    if len(set_aside) > LARGEST_UNDECODABLE_SHARE * (decoded + len(set_aside)):
+        names = ", ".join(item["name"] for item in set_aside[:5])
+        more = ", …" if len(set_aside) > 5 else ""
+        raise FoundryError(
+            f"{len(set_aside)} of {decoded + len(set_aside)} images of {settings.source} do not "
+            f"decode ({names}{more}), which is more than 1 %; repair or remove them."
+        )
+
+
+def _split(manifest: pd.DataFrame, held_out_fraction: float, seed: int) -> pd.Series:
+    """Hold out the same share of every class, chosen by content.
+
+    Equal images always fall on the same side, and adding images moves few of the others.
+    """
+    ranks = pd.Series(
+        [hashlib.sha256(f"{seed}:{digest}".encode()).hexdigest() for digest in manifest["sha256"]],
+        index=manifest.index,
+    )
+    split = pd.Series(TRAIN, index=manifest.index, dtype=object)
+    for _, members in ranks.groupby(manifest["label"]):
+        held_out = round(held_out_fraction * len(members))
+        threshold = np.sort(members.to_numpy())[held_out - 1] if held_out else ""
+        split[members.index[members <= threshold]] = HELD_OUT
+    return split

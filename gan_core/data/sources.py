@@ -1,0 +1,319 @@
+"""Sources of images: each downloads or finds its files, lists its images, and reads them one by one.
+
+What the images are made into is the business of `preparation`.
+"""
+
+import hashlib
+import io
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from gan_core.config import DataSettings
+from gan_core.data.download import RemoteFile, fetch
+from gan_core.errors import FoundryError
+
+TRAIN, HELD_OUT = "train", "held_out"
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+SPLIT_FOLDERS = {"train": TRAIN, "test": HELD_OUT}
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image as its source holds it.
+
+    Attributes:
+        name: Unique within the source; for files the path below the source's folder.
+        content: The file's bytes, or the pixels of a data set that is one array.
+        split: `train` or `held_out` where the source has an official split.
+        label: Index into the source's `class_names`, or None.
+    """
+
+    name: str
+    content: bytes | np.ndarray
+    split: str | None
+    label: int | None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content."""
+        data = self.content
+        return hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()
+
+    def decode(self) -> PIL.Image.Image:
+        """The picture, upright.
+
+        Raises:
+            OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: It does not decode.
+        """
+        if isinstance(self.content, np.ndarray):
+            return PIL.Image.fromarray(self.content)
+        image = PIL.Image.open(io.BytesIO(self.content))
+        image.load()
+        return PIL.ImageOps.exif_transpose(image)
+
+
+class Source(ABC):
+    """Where images come from.
+
+    Args:
+        settings: The pipeline's data settings.
+        folder: Where downloaded files lie, or shall lie.
+    """
+
+    licence: ClassVar[str] = "not stated"
+
+    def __init__(self, settings: DataSettings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+
+    def download(self) -> None:  # noqa: B027  # most sources of one's own have nothing to fetch
+        """Bring all files into the folder, verified.
+
+        Raises:
+            FoundryError: A file cannot be had or is not the published one.
+        """
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Names of the classes by label; empty for a source without labels."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[SourceImage]:
+        """All images in a fixed order, read one at a time."""
+
+
+class Digits(Source):
+    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn carries."""
+
+    licence = "CC BY 4.0 (E. Alpaydin, C. Kaynak, UCI Machine Learning Repository)"
+
+    @property
+    def class_names(self) -> list[str]:
+        return [str(digit) for digit in range(10)]
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        # scikit-learn counts the ink of 4x4 cells: 0 to 16.
+        pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+        for index, (image, label) in enumerate(zip(pixels, bunch.target, strict=True)):
+            yield SourceImage(f"{index:04d}", image, None, int(label))
+
+
+class _TorchvisionSource(Source):
+    """A data set that torchvision reads, from files verified against torchvision's checksums."""
+
+    dataset_name: ClassVar[str]
+
+    @property
+    def dataset_class(self) -> Any:
+        import torchvision.datasets
+
+        return getattr(torchvision.datasets, self.dataset_name)
+
+    def _open(self, *, train: bool) -> Any:
+        return self.dataset_class(self.folder, train=train, download=False)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for split, train in ((TRAIN, True), (HELD_OUT, False)):
+            dataset = self._open(train=train)
+            images, labels = np.asarray(dataset.data), np.asarray(dataset.targets)
+            for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield SourceImage(f"{split}/{index:05d}", image, split, int(label))
+
+
+class Mnist(_TorchvisionSource):
+    """MNIST and the sets that are published in its file format."""
+
+    dataset_name = "MNIST"
+    mirror_folder: ClassVar[str] = "mnist"
+    licence = "CC BY-SA 3.0 (Y. LeCun, C. Cortes)"
+
+    def download(self) -> None:
+        from torchvision.datasets.utils import extract_archive
+
+        dataset = self.dataset_class
+        raw = self.folder / self.dataset_name / "raw"
+        for name, md5 in dataset.resources:
+            remote = RemoteFile(
+                f"{self.mirror_folder}/{name}",
+                f"md5:{md5}",
+                tuple(base + name for base in dataset.mirrors),
+            )
+            extract_archive(str(fetch(remote, raw)), str(raw))
+
+    @property
+    def class_names(self) -> list[str]:
+        return [str(name).partition(" - ")[0] for name in self.dataset_class.classes]
+
+
+class FashionMnist(Mnist):
+    """Fashion-MNIST."""
+
+    dataset_name = "FashionMNIST"
+    mirror_folder = "fashion-mnist"
+    licence = "MIT (Zalando SE)"
+
+
+class Kmnist(Mnist):
+    """Kuzushiji-MNIST."""
+
+    dataset_name = "KMNIST"
+    mirror_folder = "kmnist"
+    licence = "CC BY-SA 4.0 (ROIS-DS Center for Open Data in the Humanities)"
+
+
+class Cifar10(_TorchvisionSource):
+    """CIFAR-10."""
+
+    dataset_name = "CIFAR10"
+    licence = "not stated (A. Krizhevsky 2009)"
+
+    def download(self) -> None:
+        from torchvision.datasets.utils import extract_archive
+
+        dataset = self.dataset_class
+        remote = RemoteFile(
+            f"cifar10/{dataset.filename}", f"md5:{dataset.tgz_md5}", (dataset.url,)
+        )
+        extract_archive(str(fetch(remote, self.folder)), str(self.folder))
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self._open(train=False).classes)
+
+
+class ImageFolder(Source):
+    """One's own PNG, JPEG and WebP files: a folder or a zip, with class subfolders or without.
+
+    If the first level is exactly `train` and `test`, they are the splits and the level below may
+    be classes; else the first level may be classes.
+    """
+
+    licence = "as the owner of the images states"
+
+    def download(self) -> None:
+        if self.settings.archive is not None:
+            address = self.settings.archive
+            direct = "://" in address
+            remote = RemoteFile(
+                address.rpartition("/")[2] if direct else address,
+                f"sha256:{self.settings.sha256}",
+                (address,) if direct else (),
+            )
+            fetch(remote, self.folder)
+
+    @property
+    def place(self) -> Path:
+        """The folder or zip that holds the images."""
+        if self.settings.archive is not None:
+            return self.folder / self.settings.archive.rpartition("/")[2]
+        return Path(str(self.settings.path)).expanduser()
+
+    @cached_property
+    def _names(self) -> list[PurePosixPath]:
+        place = self.place
+        if place.is_dir():
+            files = (item for item in place.rglob("*") if item.is_file())
+            found = [PurePosixPath(item.relative_to(place).as_posix()) for item in files]
+        elif place.is_file() and zipfile.is_zipfile(place):
+            with zipfile.ZipFile(place) as archive:
+                infos = archive.infolist()
+            found = [PurePosixPath(info.filename) for info in infos if not info.is_dir()]
+        elif place.exists():
+            raise FoundryError(
+                f"data.path {place} is neither a folder nor a zip file; give a folder of PNG, "
+                "JPEG or WebP files, or a zip of them."
+            )
+        else:
+            raise FoundryError(f"data.path {place} does not exist; give a folder or a zip file.")
+        images = sorted(
+            name
+            for name in found
+            if name.suffix.lower() in IMAGE_SUFFIXES
+            and not any(part.startswith((".", "__MACOSX")) for part in name.parts)
+        )
+        if not images:
+            raise FoundryError(
+                f"{place} holds no images; put PNG, JPEG or WebP files there "
+                f"({len(found)} other files were found)."
+            )
+        return images
+
+    @cached_property
+    def _has_splits(self) -> bool:
+        return {name.parts[0] for name in self._names} == set(SPLIT_FOLDERS)
+
+    @property
+    def class_names(self) -> list[str]:
+        depth = 1 if self._has_splits else 0
+        folders = {name.parts[depth] if len(name.parts) > depth + 1 else "" for name in self._names}
+        if "" in folders and len(folders) > 1:
+            loose = next(name for name in self._names if len(name.parts) == depth + 1)
+            raise FoundryError(
+                f"{self.place} mixes class folders with images outside them, such as {loose}; "
+                "move every image into a class folder, or none."
+            )
+        return sorted(folders - {""})
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        depth = 1 if self._has_splits else 0
+        with _Files(self.place) as files:
+            for name in self._names:
+                yield SourceImage(
+                    str(name),
+                    files.read(name),
+                    SPLIT_FOLDERS[name.parts[0]] if self._has_splits else None,
+                    labels[name.parts[depth]] if labels else None,
+                )
+
+
+class _Files:
+    """The files of a folder or a zip, read alike."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._zip = None if place.is_dir() else zipfile.ZipFile(place)
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def read(self, name: PurePosixPath) -> bytes:
+        if self._zip is None:
+            return (self._place / name).read_bytes()
+        try:
+            return self._zip.read(str(name))
+        except zipfile.BadZipFile:
+            # A damaged entry is an image that does not decode, which its reader counts.
+            return b""
+
+
+SOURCES: dict[str, type[Source]] = {
+    "digits": Digits,
+    "mnist": Mnist,
+    "fashion_mnist": FashionMnist,
+    "kmnist": Kmnist,
+    "cifar10": Cifar10,
+    "image_folder": ImageFolder,
+}
+
+
+def open_source(settings: DataSettings, folder: Path) -> Source:
+    """The source that the settings name, with its downloads in the folder."""
+    return SOURCES[settings.source](settings, folder)

@@ -1,0 +1,1 @@
+"""How good a generator is: feature networks, distances between sets of images, and the report."""

@@ -1,0 +1,264 @@
+"""What is released: a generator's weights as safetensors beside `config.json`, and how to sample it.
+
+A copy of this module, of `networks/` and of the settings travels inside every registered model,
+hence the relative imports; nothing here may import the rest of the package.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from .config import NetworkSettings
+from .errors import FoundryError
+from .networks import build_generator
+
+WEIGHTS_FILE = "generator.safetensors"
+CONFIG_FILE = "config.json"
+
+# Images are always computed in groups of this size, and the last group is filled up: a convolution
+# may round differently for another batch size, and then the same seed would not mean the same image.
+GROUP = 32
+
+
+class GeneratorConfig(BaseModel):
+    """All that is needed to rebuild a generator; the content of `config.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = 1
+    pipeline: str
+    network: NetworkSettings
+    height: int
+    width: int
+    channels: int
+    class_names: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height and width in pixels, and channels."""
+        return self.height, self.width, self.channels
+
+    @property
+    def classes(self) -> int:
+        """Number of classes the generator is conditioned on; 0 for none."""
+        return len(self.class_names) if self.network.conditional else 0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated images with what reproduces them.
+
+    Attributes:
+        images: uint8, shape (n, height, width, channels).
+        latents: float32, shape (n, latent_dim), after truncation.
+        labels: int64, shape (n,); -1 for an unconditional generator.
+        seed: What the latents (and labels, where none were asked for) were drawn from.
+    """
+
+    images: np.ndarray
+    latents: np.ndarray
+    labels: np.ndarray
+    seed: int
+
+
+class ReleasedGenerator:
+    """A trained generator, ready to sample.
+
+    The image at an index depends on the seed, the index, its label and the truncation alone: not on
+    how many are asked for.
+
+    Args:
+        module: The network with its trained weights.
+        config: Its description.
+        device: Where to compute.
+    """
+
+    def __init__(self, module: torch.nn.Module, config: GeneratorConfig, device: str) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self._module = module.eval().requires_grad_(False).to(self.device)
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        labels: Sequence[int] | np.ndarray | None = None,
+        truncation: float = 1.0,
+    ) -> np.ndarray:
+        """Generate images.
+
+        Args:
+            count: How many.
+            seed: From 0 to 2^63 - 1; the same seed gives the same images.
+            labels: One class a image, shape (count,); by default drawn with the classes'
+                frequencies in the training data. Not read by an unconditional generator.
+            truncation: Above 0, up to 1; latents are multiplied by it.
+
+        Returns:
+            uint8, shape (count, height, width, channels).
+
+        Raises:
+            FoundryError: An argument is out of its range.
+        """
+        batches = self.sample_batches(count, seed=seed, labels=labels, truncation=truncation)
+        return np.concatenate([batch.images for batch in batches])
+
+    def sample_batches(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        labels: Sequence[int] | np.ndarray | None = None,
+        truncation: float = 1.0,
+    ) -> Iterator[Samples]:
+        """Generate the images of `sample` in batches of bounded memory, with latents and labels."""
+        check_sampling_arguments(count, seed, truncation)
+        given = None if labels is None else self.check_labels(labels, count)
+        return self._batches(count, seed, given, truncation)
+
+    def _batches(
+        self, count: int, seed: int, given: np.ndarray | None, truncation: float
+    ) -> Iterator[Samples]:
+        # Two streams, so that asking for labels does not change the latents.
+        latent_stream = torch.Generator().manual_seed(seed)
+        label_stream = np.random.default_rng(seed)
+        for start in range(0, count, GROUP):
+            size = min(GROUP, count - start)
+            latents = torch.randn(GROUP, self.config.network.latent_dim, generator=latent_stream)
+            group_labels = self._draw_labels(label_stream)
+            if given is not None:
+                group_labels[:size] = given[start : start + size]
+            latents = latents * truncation
+            images = self.images(latents, torch.from_numpy(group_labels))
+            yield Samples(
+                images[:size],
+                latents[:size].numpy(),
+                group_labels[:size] if self.config.classes else np.full(size, -1),
+                seed,
+            )
+
+    @torch.inference_mode()
+    def images(self, latents: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+        """Images of given latents.
+
+        Args:
+            latents: float, shape (n, latent_dim).
+            labels: int64, shape (n,).
+
+        Returns:
+            uint8, shape (n, height, width, channels).
+        """
+        output = self._module(latents.to(self.device), labels.to(self.device))
+        return to_uint8(output).cpu().numpy()
+
+    def check_labels(self, labels: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+        """The labels as int64, shape (count,).
+
+        Raises:
+            FoundryError: They are not `count` integers, or lie outside the classes.
+        """
+        array = np.asarray(labels)
+        if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
+            raise FoundryError(
+                f"labels have shape {array.shape} and type {array.dtype}, but {count} integers "
+                "are needed, one a image."
+            )
+        classes = self.config.classes
+        if not classes:
+            return np.zeros(count, np.int64)
+        outside = array[(array < 0) | (array >= classes)]
+        if len(outside):
+            raise FoundryError(
+                f"the label {outside[0]} is outside the {classes} classes of "
+                f"{self.config.pipeline}; use 0 to {classes - 1}."
+            )
+        return array.astype(np.int64)
+
+    def _draw_labels(self, stream: np.random.Generator) -> np.ndarray:
+        if not self.config.classes:
+            return np.zeros(GROUP, np.int64)
+        counts = np.asarray(self.config.class_counts, float)
+        return stream.choice(self.config.classes, GROUP, p=counts / counts.sum()).astype(np.int64)
+
+    def save(self, folder: Path) -> None:
+        """Write `generator.safetensors` and `config.json`."""
+        state = {name: value.contiguous() for name, value in self._module.state_dict().items()}
+        safetensors.torch.save_file(state, folder / WEIGHTS_FILE)
+        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2))
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            FoundryError: The folder does not hold a released generator.
+        """
+        try:
+            config = GeneratorConfig(**json.loads((folder / CONFIG_FILE).read_text()))
+            state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        except FileNotFoundError as error:
+            raise FoundryError(
+                f"{folder} is not a released generator: {Path(str(error.filename)).name} is "
+                f"missing; it needs {WEIGHTS_FILE} and {CONFIG_FILE}."
+            ) from error
+        module = build_generator(config.network, config.shape, config.classes)
+        module.load_state_dict(state)
+        return cls(module, config, device)
+
+
+def load_generator(model: str | Path, device: str = "cpu") -> ReleasedGenerator:
+    """Load a generator from MLflow's registry or from a folder.
+
+    Args:
+        model: `models:/<name>@<alias>`, `models:/<name>/<version>`, or a folder. The registry is
+            the one of MLflow's tracking URI (`MLFLOW_TRACKING_URI`).
+        device: Where to compute: `cpu`, `cuda`, …
+
+    Raises:
+        FoundryError: There is no such model.
+    """
+    if not str(model).startswith("models:/"):
+        return ReleasedGenerator.load(Path(model), device)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=str(model)))
+    except MlflowException as error:
+        raise FoundryError(
+            f"{model} is not in the registry at {mlflow.get_registry_uri()} "
+            f"({str(error).splitlines()[0]}); `gan-foundry models` lists what is there."
+        ) from error
+    return ReleasedGenerator.load(folder / "artifacts" / "generator", device)
+
+
+def check_sampling_arguments(count: int, seed: int, truncation: float) -> None:
+    """Raise FoundryError for a count, seed or truncation out of its range."""
+    if count < 1:
+        raise FoundryError(f"the number of images is {count}, but it must be at least 1.")
+    if not 0 <= seed < 2**63:
+        raise FoundryError(f"the seed is {seed}, but it must be from 0 to 2^63 - 1.")
+    if not 0.0 < truncation <= 1.0:
+        raise FoundryError(f"truncation is {truncation:g}, but it must be above 0 and at most 1.")
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Network output as pixels.
+
+    Args:
+        images: float, shape (n, channels, height, width), from -1 to 1.
+
+    Returns:
+        uint8, shape (n, height, width, channels).
+    """
+    pixels = (images.float() * 127.5 + 127.5).round().clamp(0, 255)
+    return pixels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

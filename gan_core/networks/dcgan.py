@@ -1,0 +1,105 @@
+"""DCGAN (Radford et al. 2016): transposed convolutions against a convolutional classifier.
+
+Conditioning is by a label embedding that is added to the latents, and by a projection
+discriminator (Miyato and Koyama 2018).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class DcganGenerator(nn.Module):
+    """Maps latents to images.
+
+    Args:
+        latent_dim: Length of a latent vector.
+        channels: Feature maps from the coarsest resolution to the finest; each step doubles it.
+        shape: Height and width in pixels (multiples of 2^(steps - 1)), and channels, of an image.
+        classes: Number of classes to condition on; 0 for none.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: tuple[int, ...],
+        shape: tuple[int, int, int],
+        classes: int,
+    ) -> None:
+        super().__init__()
+        height, width, image_channels = shape
+        factor = 2 ** (len(channels) - 1)
+        self.coarsest = (channels[0], height // factor, width // factor)
+        self.embedding = nn.Embedding(classes, latent_dim) if classes else None
+        self.project = nn.Linear(latent_dim, channels[0] * (height // factor) * (width // factor))
+        layers: list[nn.Module] = [nn.BatchNorm2d(channels[0]), nn.ReLU()]
+        for coarse, fine in zip(channels, channels[1:], strict=False):
+            layers += [
+                nn.ConvTranspose2d(coarse, fine, kernel_size=4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(fine),
+                nn.ReLU(),
+            ]
+        layers += [nn.Conv2d(channels[-1], image_channels, kernel_size=3, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Generate images.
+
+        Args:
+            latents: float, shape (n, latent_dim), standard normal.
+            labels: int64, shape (n,); not read by an unconditional generator.
+
+        Returns:
+            float, shape (n, channels, height, width), from -1 to 1.
+        """
+        if self.embedding is not None:
+            latents = latents + self.embedding(labels)
+        features = self.project(latents).view(-1, *self.coarsest)
+        return self.layers(features.contiguous(memory_format=torch.channels_last))
+
+
+class DcganDiscriminator(nn.Module):
+    """Maps images to the logit of the probability that they are real.
+
+    Args:
+        channels: Feature maps from the finest resolution to the coarsest; each step but the last
+            halves it.
+        shape: Height and width in pixels, and channels, of an image.
+        classes: Number of classes to condition on; 0 for none.
+    """
+
+    def __init__(
+        self, channels: tuple[int, ...], shape: tuple[int, int, int], classes: int
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        previous = shape[2]
+        for width in channels[:-1]:
+            layers += [nn.Conv2d(previous, width, kernel_size=4, stride=2, padding=1)]
+            layers += [nn.LeakyReLU(0.2)]
+            previous = width
+        layers += [nn.Conv2d(previous, channels[-1], kernel_size=3, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers)
+        self.score = nn.Linear(channels[-1], 1)
+        self.embedding = nn.Embedding(classes, channels[-1]) if classes else None
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Judge images.
+
+        Args:
+            images: float, shape (n, channels, height, width), from -1 to 1.
+            labels: int64, shape (n,); not read by an unconditional discriminator.
+
+        Returns:
+            Logits, float, shape (n,); their sigmoid is the probability of "real".
+        """
+        features = self.layers(images).mean(dim=(2, 3))
+        logits = self.score(features).squeeze(1)
+        if self.embedding is not None:
+            logits = logits + (self.embedding(labels) * features).sum(dim=1)
+        return logits
+
+    @torch.no_grad()
+    def probability(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Probability that each image is real, float, shape (n,), from 0 to 1."""
+        return F.sigmoid(self(images, labels))

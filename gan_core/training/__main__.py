@@ -1,0 +1,88 @@
+"""`python -m gan_core.training FOLDER`: run the job of a training folder, once, alone, to its end.
+
+SIGINT, SIGTERM and the death of the parent named by `--parent` end it with a checkpoint.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+import filelock
+
+from gan_core.errors import AlreadyTrainingError, FoundryError
+from gan_core.training.job import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    JOB_FILE,
+    TrainingJob,
+)
+
+LOCK_FILE = "training.lock"
+OWNER_FILE = "training.pid"
+
+
+class StopRequest:
+    """Why the training should end, if it should.
+
+    Args:
+        parent: Process id of the parent whose death ends the training; None to outlive it.
+    """
+
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
+        self._signal: str | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: object) -> None:
+        self._signal = f"received {signal.Signals(number).name}"
+
+    def __call__(self) -> str | None:
+        """The reason to stop, or None."""
+        if self._parent is not None and os.getppid() != self._parent:
+            return f"the parent process {self._parent} has died"
+        return self._signal
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a training job; the exit status tells how it ended (see `job`)."""
+    parser = argparse.ArgumentParser(prog="python -m gan_core.training", description=__doc__)
+    parser.add_argument("folder", type=Path, help=f"the training folder, which holds {JOB_FILE}")
+    parser.add_argument(
+        "--parent", type=int, metavar="PID", help="end, with a checkpoint, when this parent dies"
+    )
+    options = parser.parse_args(arguments)
+    should_stop = StopRequest(options.parent)
+    try:
+        reason = _train_alone(options.folder, should_stop)
+    except FoundryError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_USER_ERROR
+    if reason is not None:
+        print(f"stopped with a checkpoint: {reason}", file=sys.stderr)  # noqa: T201
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
+    if not (folder / JOB_FILE).exists():
+        raise FoundryError(f"{folder} holds no {JOB_FILE}; give the folder of a training job.")
+    job = TrainingJob.read(folder)
+    owner = folder / OWNER_FILE
+    try:
+        with filelock.FileLock(folder / LOCK_FILE, timeout=0):
+            owner.write_text(str(os.getpid()))
+            from gan_core.training.loop import train  # torch takes seconds to import
+
+            return train(job, folder, should_stop)
+    except filelock.Timeout:
+        raise AlreadyTrainingError(
+            f"the job {job.name} in {folder} is already being trained by process "
+            f"{owner.read_text() if owner.exists() else 'unknown'}; wait for it or stop it."
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

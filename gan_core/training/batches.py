@@ -1,0 +1,58 @@
+"""Batches of real images, resident on the training device as uint8; nothing is copied each epoch."""
+
+import numpy as np
+import torch
+
+from gan_core.data.image_set import ImageSplit
+
+
+class ImageBatches:
+    """Real images in a random order that is a pure function of the seed and of the images shown.
+
+    Args:
+        split: The training images.
+        seed: Of the order.
+        device: Where batches are needed. On the CPU the memory-mapped file itself is read.
+    """
+
+    def __init__(self, split: ImageSplit, seed: int, device: torch.device) -> None:
+        self._images = split.images
+        self._resident = None if device.type == "cpu" else torch.tensor(split.images, device=device)
+        labels = np.maximum(split.labels, 0)  # -1 stands for "no label", which networks do not read
+        self._labels = torch.tensor(labels, device=device)
+        self._seed = seed
+        self._device = device
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def __call__(self, images_shown: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch that follows after a number of images shown.
+
+        Returns:
+            Images, float32, shape (count, channels, height, width), from -1 to 1, channels last;
+            labels, int64, shape (count,).
+        """
+        rows = self._rows(images_shown, count)
+        if self._resident is None:
+            pixels = torch.from_numpy(self._images[np.sort(rows.numpy())])
+            rows = rows.sort().values
+        else:
+            rows = rows.to(self._device)
+            pixels = self._resident[rows]
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
+        return images, self._labels[rows]
+
+    def _rows(self, images_shown: int, count: int) -> torch.Tensor:
+        size = len(self._images)
+        parts = []
+        while count > 0:
+            epoch, position = divmod(images_shown, size)
+            if epoch != self._epoch:
+                stream = torch.Generator().manual_seed(hash((self._seed, epoch)) & (2**63 - 1))
+                self._order = torch.randperm(size, generator=stream)
+                self._epoch = epoch
+            part = self._order[position : position + count]
+            parts.append(part)
+            images_shown += len(part)
+            count -= len(part)
+        return torch.cat(parts)

@@ -1,0 +1,96 @@
+"""Checkpoints: the whole state of a training in one safetensors file, written atomically."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        job_fingerprint: Of the job that this belongs to.
+        images: Real images shown.
+        seconds: Training time so far, over all attempts.
+        journal_bytes: Length of the journal when the checkpoint was written.
+        steps_since_line: Steps summed up for the next journal line.
+    """
+
+    job_fingerprint: str
+    images: int = 0
+    seconds: float = 0.0
+    journal_bytes: int = 0
+    steps_since_line: int = 0
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
+    """Write a checkpoint; at every instant the file is the old one or the new one, whole."""
+    temporary = path.with_suffix(".tmp")
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(whole, temporary, {"progress": json.dumps(asdict(progress))})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read_progress(path: Path) -> Progress | None:
+    """Where the checkpoint stands, or None if there is none; tensors are not read."""
+    if not path.exists():
+        return None
+    with safetensors.safe_open(path, "pt") as file:
+        return Progress(**json.loads(file.metadata()["progress"]))
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The checkpoint's tensors, on the CPU."""
+    return safetensors.torch.load_file(path)
+
+
+def module_tensors(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's parameters and buffers under a prefix."""
+    return {f"{prefix}/{name}": value for name, value in module.state_dict().items()}
+
+
+def restore_module(prefix: str, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `module_tensors` took."""
+    module.load_state_dict(_below(prefix, tensors))
+
+
+def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimiser's state under a prefix."""
+    states = optimizer.state_dict()["state"]
+    return {f"{prefix}/{i}/{key}": v for i, state in states.items() for key, v in state.items()}
+
+
+def restore_optimizer(
+    prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` took, in the memory layout of the parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, value in _below(prefix, tensors).items():
+        index, _, key = name.partition("/")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            # The file holds every tensor contiguous; the fused kernel wants the parameter's layout.
+            value = torch.empty_like(parameter).copy_(value)  # noqa: PLW2901
+        elif optimizer.defaults.get("fused"):
+            value = value.to(parameter.device)  # noqa: PLW2901
+        optimizer.state[parameter][key] = value
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    cut = len(prefix) + 1
+    return {name[cut:]: value for name, value in tensors.items() if name.startswith(prefix + "/")}

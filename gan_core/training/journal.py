@@ -1,0 +1,63 @@
+"""The journal: an append-only file with one JSON line an event, written by one training process.
+
+Readers follow it while it grows. It is cut back to a checkpoint's length when training resumes
+there, so every event stands in it once.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class Journal:
+    """The writing end.
+
+    Args:
+        path: The file; made if absent.
+        length_bytes: Where the last checkpoint left it; what stands after that is cut off.
+    """
+
+    def __init__(self, path: Path, length_bytes: int) -> None:
+        self._file = path.open("ab")
+        self._file.truncate(length_bytes)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append one line, which readers see at once."""
+        self._file.write((json.dumps({"event": event, **values}) + "\n").encode())
+        self._file.flush()
+
+    def sync(self) -> int:
+        """Make all lines durable, and return the file's length in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.seek(0, os.SEEK_END)
+
+
+def read_journal(path: Path, start_byte: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The complete lines from a byte on, each with the position that follows it.
+
+    A line that is still being written is left for the next reading.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(start_byte)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            start_byte += len(line)
+            yield start_byte, json.loads(line)

@@ -1,0 +1,1 @@
+"""The orchestration: Dagster assets, MLflow tracking and the command line around `gan_core`."""

@@ -1,0 +1,63 @@
+"""`evaluation`: how far the generated images are from held-out ones."""
+
+import dagster as dg
+
+from gan_core.training.job import RELEASE_FOLDER
+from pipelines.assets.generator import tracked_run
+from pipelines.assets.stage import Stage, StageContext, StageResult
+from pipelines.store import open_stage
+
+
+def _work(stage: StageContext) -> StageResult:
+    from gan_core.data.image_set import open_image_set
+    from gan_core.evaluation.feature_network import FeatureNetwork
+    from gan_core.evaluation.report import EVALUATION_FILE, Evaluation, evaluate
+    from gan_core.generator import ReleasedGenerator
+
+    training = stage.upstream("generator")
+    image_folder = stage.upstream("training_images")
+    network_folder = stage.upstream("feature_network")
+    run = tracked_run(stage, training)
+    assert run is not None  # noqa: S101  # for the type checker: it was required
+    settings = stage.settings.evaluation
+    path = stage.path(training.name, image_folder.name, network_folder.name, settings)
+    with open_stage(path) as folder:
+        if folder.working:
+            evaluate(
+                ReleasedGenerator.load(training / RELEASE_FOLDER),
+                open_image_set(image_folder),
+                FeatureNetwork.load(network_folder),
+                settings,
+            ).write(folder.working)
+    found = Evaluation.read(path)
+    metrics = {"frechet_distance": found.frechet_distance, "floor": found.floor}
+    if found.class_coverage is not None:
+        metrics["class_coverage"] = found.class_coverage
+    if found.label_agreement is not None:
+        metrics["label_agreement"] = found.label_agreement
+    run.log_metrics({f"evaluation/{name}": value for name, value in metrics.items()})
+    run.set_tags({"evaluation.card": found.card.line})
+    run.log_files([path / EVALUATION_FILE], "evaluation")
+    return StageResult(
+        path.name,
+        folder.reused,
+        {
+            **metrics,
+            "distance_over_floor": found.frechet_distance / found.floor,
+            "card": found.card.line,
+            "class_shares": dict(found.class_shares),
+            "report": dg.MetadataValue.json(found.model_dump(mode="json")),
+            "mlflow_run": dg.MetadataValue.url(run.url),
+            "folder": dg.MetadataValue.path(path),
+        },
+    )
+
+
+EVALUATION = Stage(
+    name="evaluation",
+    work=_work,
+    description="The Fréchet distance of generated to held-out images, beside the floor that real "
+    "images reach, and how many of the classes the samples show.",
+    upstream=("generator", "feature_network", "training_images"),
+    kinds=frozenset({"python", "pytorch", "mlflow"}),
+)

@@ -1,0 +1,43 @@
+"""`feature_network`: the network in whose eyes generated images are compared with real ones."""
+
+import dagster as dg
+
+from pipelines.assets.stage import Stage, StageContext, StageResult
+from pipelines.store import open_stage
+
+
+def _work(stage: StageContext) -> StageResult:
+    from gan_core.data.image_set import open_image_set
+    from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
+
+    images = open_image_set(stage.upstream("training_images"))
+    settings = stage.settings.feature_network
+    path = stage.path(images.sha256, settings)
+    with open_stage(path) as folder:
+        if folder.working:
+            make_feature_network(images, settings).save(folder.working)
+    network = FeatureNetwork.load(path)
+    accuracy = network.config.held_out_accuracy
+    return StageResult(
+        path.name,
+        folder.reused,
+        {
+            "kind": network.config.kind,
+            "feature_dim": network.config.feature_dim,
+            "trained_on": len(images.train) if network.config.classes else 0,
+            **({} if accuracy is None else {"held_out_accuracy": accuracy}),
+            "sha256": network.sha256,
+            "folder": dg.MetadataValue.path(path),
+        },
+    )
+
+
+FEATURE_NETWORK = Stage(
+    name="feature_network",
+    work=_work,
+    description="The fixed network in whose feature space the generator is measured: a classifier "
+    "of the training images, or a random network where they have no labels.",
+    upstream=("training_images",),
+    kinds=frozenset({"python", "pytorch"}),
+    pool="gpu",
+)

@@ -1,0 +1,80 @@
+"""`raw_images`: the images as their source has them, verified, counted and listed."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from gan_core.config import DataSettings
+from pipelines.assets.stage import Stage, StageContext, StageResult, inline_grid
+from pipelines.store import open_stage
+
+LISTING_SETTINGS = {"source", "archive", "sha256", "path", "held_out_fraction", "split_seed"}
+PREVIEW_IMAGES = 60
+
+
+def _work(stage: StageContext) -> StageResult:
+    from gan_core.data.manifest import list_images, open_raw_images
+
+    data = stage.settings.data
+    path = stage.path(data.model_dump(mode="json", include=LISTING_SETTINGS), _state_of_path(data))
+    with open_stage(path) as folder:
+        if folder.working:
+            list_images(data, folder.working)
+    raw, source = open_raw_images(path)
+    for item in raw.set_aside:
+        stage.dagster.log.warning(f"set aside {item['name']}: {item['problem']}")
+    counts = raw.counts()
+    columns = [
+        dg.TableColumn(name, str(kind)) for name, kind in raw.manifest.dtypes.astype(str).items()
+    ]
+    return StageResult(
+        path.name,
+        folder.reused,
+        {
+            "images": len(raw.manifest),
+            "training_images": counts["train"],
+            "held_out_images": counts["held_out"],
+            "set_aside": len(raw.set_aside),
+            "classes": len(raw.class_names),
+            "bytes": int(raw.manifest["bytes"].sum()),
+            "sha256": raw.sha256,
+            "licence": raw.licence,
+            "source": data.source,
+            "preview": inline_grid(_preview(source, data), "some of the images"),
+            "manifest": dg.MetadataValue.path(path / "manifest.parquet"),
+            "dagster/column_schema": dg.TableSchema(columns=columns),
+        },
+    )
+
+
+def _state_of_path(data: DataSettings) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the files of one's own images: changed files are listed again."""
+    if data.path is None:
+        return []
+    place = Path(data.path)
+    files = [place] if place.is_file() else (item for item in place.rglob("*") if item.is_file())
+    return sorted(
+        (str(file), status.st_size, status.st_mtime_ns)
+        for file, status in ((file, file.stat()) for file in files)
+    )
+
+
+def _preview(source, data: DataSettings):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    import itertools
+
+    import numpy as np
+
+    from gan_core.data.preparation import fit_image
+    from gan_core.image_grid import grid_columns, make_grid
+
+    pictures = [fit_image(image.decode(), data) for image in itertools.islice(source, 60)]
+    return make_grid(np.stack(pictures), grid_columns(len(pictures), 12))
+
+
+RAW_IMAGES = Stage(
+    name="raw_images",
+    work=_work,
+    description="The images as their source has them: downloaded or found, verified, counted, and "
+    "listed in a manifest with label, split, size and hash.",
+    kinds=frozenset({"python", "pandas", "parquet"}),
+)

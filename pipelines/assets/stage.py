@@ -1,0 +1,167 @@
+"""What all stages share: how one becomes a Dagster asset, finds its inputs and shows its results.
+
+No stage's own work is here.
+"""
+
+import base64
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from gan_core.config import PipelineSettings, fingerprint
+from gan_core.errors import FoundryError
+from pipelines.home import store_folder
+from pipelines.progress import publish
+from pipelines.settings_overrides import SettingsOverrides
+from pipelines.store import stage_path
+
+if TYPE_CHECKING:
+    import numpy as np
+
+INLINE_IMAGE_BYTES = 200_000  # more is slow in Dagster's pages
+MATERIALIZATIONS_SEARCHED = 50
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage works with.
+
+    Attributes:
+        pipeline: Its name.
+        stage: The stage's own name.
+        version: Of the stage's code; part of every key.
+        settings: The pipeline's, with the run's overrides applied.
+        dagster: For the log, the run and the instance.
+    """
+
+    pipeline: str
+    stage: str
+    version: str
+    settings: PipelineSettings
+    dagster: dg.AssetExecutionContext
+
+    def path(self, *inputs: Any) -> Path:
+        """The stage's folder for these inputs and settings."""
+        key = fingerprint([self.stage, self.version, *inputs])
+        return stage_path(store_folder(), self.pipeline, self.stage, key)
+
+    def upstream(self, stage: str) -> Path:
+        """The folder that another stage left: in this run, or else the latest time.
+
+        Raises:
+            FoundryError: It was never materialized, or its folder is gone.
+        """
+        asset_key = dg.AssetKey([self.pipeline, stage])
+        records = self.dagster.instance.fetch_materializations(
+            asset_key, limit=MATERIALIZATIONS_SEARCHED
+        ).records
+        run_id = self.dagster.run_id
+        own = [record for record in records if record.run_id == run_id]
+        name = asset_key.to_user_string()
+        if not records:
+            raise FoundryError(
+                f"{name} was never materialized; materialize it before {self.pipeline}/{self.stage}."
+            )
+        materialization = (own or records)[0].asset_materialization
+        tags = (materialization.tags if materialization else None) or {}
+        folder = stage_path(store_folder(), self.pipeline, stage, tags["dagster/data_version"])
+        if not folder.exists():
+            raise FoundryError(f"the folder {folder} of {name} is gone; materialize {name} again.")
+        return folder
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage found or made.
+
+    Attributes:
+        data_version: The key of its folder, or what else identifies the result.
+        reused: Whether it was there already.
+        metadata: What a person wants to see of it in Dagster.
+    """
+
+    data_version: str
+    reused: bool
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The definition of one stage.
+
+    Attributes:
+        name: The asset's name below the pipeline's prefix.
+        work: Does it.
+        description: For the user interface.
+        upstream: Names of the stages it reads.
+        kinds: Icons in the user interface.
+        pool: Concurrency pool, for stages that want the whole device.
+        version: Raised when the same inputs would give another result.
+    """
+
+    name: str
+    work: Callable[[StageContext], StageResult]
+    description: str
+    upstream: tuple[str, ...] = ()
+    kinds: frozenset[str] = field(default_factory=frozenset)
+    pool: str | None = None
+    version: str = "1"
+
+    def build_asset(self, pipeline: str, settings: PipelineSettings) -> dg.AssetsDefinition:
+        """The Dagster asset of this stage in a pipeline."""
+
+        @dg.asset(
+            name=self.name,
+            key_prefix=pipeline,
+            group_name=pipeline,
+            deps=[dg.AssetKey([pipeline, name]) for name in self.upstream],
+            description=self.description,
+            kinds=set(self.kinds),
+            pool=self.pool,
+            code_version=self.version,
+        )
+        def stage_asset(
+            context: dg.AssetExecutionContext, overrides: SettingsOverrides
+        ) -> dg.MaterializeResult[None]:
+            publish("stage_started", self.name)
+            start = time.monotonic()
+            try:
+                own = overrides.apply(settings)
+                result = self.work(StageContext(pipeline, self.name, self.version, own, context))
+            except FoundryError as error:
+                raise dg.Failure(description=str(error), allow_retries=False) from error
+            seconds = time.monotonic() - start
+            publish("stage_finished", self.name, seconds=seconds, reused=result.reused)
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(result.data_version),
+                metadata={**result.metadata, "seconds": seconds, "reused": result.reused},
+            )
+
+        return stage_asset
+
+
+def inline_grid(pixels: "np.ndarray", caption: str) -> dg.MarkdownMetadataValue:
+    """A picture in Dagster's pages.
+
+    Args:
+        pixels: uint8, shape (height, width, channels); enlarged where it is small.
+        caption: Its alternative text.
+    """
+    from gan_core.image_grid import display_scale, png_bytes
+
+    scale = display_scale(pixels)
+    content = png_bytes(pixels, scale)
+    while len(content) > INLINE_IMAGE_BYTES and pixels.shape[0] > 64:
+        pixels = pixels[: pixels.shape[0] // 2]
+        content = png_bytes(pixels, scale)
+    return inline_png(content, caption)
+
+
+def inline_png(content: bytes, caption: str) -> dg.MarkdownMetadataValue:
+    """PNG bytes as a picture in Dagster's pages."""
+    encoded = base64.b64encode(content).decode()
+    return dg.MetadataValue.md(f"![{caption}](data:image/png;base64,{encoded})")

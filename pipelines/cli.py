@@ -1,0 +1,183 @@
+"""The command line `gan-foundry`: arguments in, results on standard output, the rest on standard error."""
+
+import contextlib
+import datetime
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gan_core.errors import FoundryError
+from pipelines import home
+from pipelines.terminal import RunDisplay, error_console, result_table, versions_table
+
+EXIT_USER_ERROR = 2
+
+
+class _Group(click.Group):
+    """Turns errors that the user can mend into one line and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FoundryError as error:
+            error_console().print(f"[red]error:[/] {error}", markup=True, soft_wrap=True)
+            ctx.exit(EXIT_USER_ERROR)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="gan-foundry")
+def main() -> None:
+    """Pipelines that turn a folder of images into a registered, evaluated image generator."""
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting for this run."
+)
+@click.option("--seed", type=int, help="Short for --set training.seed=N.")
+@json_option
+def run(name: str, assignments: tuple[str, ...], seed: int | None, as_json: bool) -> None:
+    """Run the whole pipeline NAME: download, prepare, train, evaluate, sample, register."""
+    from pipelines.pipeline_files import parse_assignment
+
+    overrides = dict(parse_assignment(text) for text in assignments)
+    if seed is not None:
+        overrides["training.seed"] = seed
+    console = error_console()
+    with _standard_output_to_error(), RunDisplay(console) as display:
+        from pipelines.progress import watching
+        from pipelines.run import run_pipeline
+
+        with watching(display):
+            summary = run_pipeline(name, overrides).summary()
+    console.print(result_table(summary))
+    if as_json:
+        click.echo(json.dumps(summary))
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True, help="Of Dagster's pages.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="Of MLflow's pages.")
+def ui(port: int, mlflow_port: int) -> None:
+    """Start Dagster's pages and daemon and MLflow's server on this machine, until Ctrl-C."""
+    from pipelines.ui import serve
+
+    serve(port, mlflow_port)
+
+
+@main.command()
+@click.argument("model")
+@click.option("-n", "--count", default=64, show_default=True, help="How many images.")
+@click.option("--seed", default=7, show_default=True)
+@click.option("--truncation", default=1.0, show_default=True, help="Above 0, at most 1.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder.")
+@json_option
+def sample(
+    model: str, count: int, seed: int, truncation: float, out: Path, as_json: bool
+) -> None:
+    """Generate images with MODEL: a name, name@alias, name/version, or a folder."""
+    from pipelines.sampling import sample_model
+
+    with _standard_output_to_error():
+        result = sample_model(model, count, seed, truncation, out)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        error_console().print(f"{count} images, their grid and archive are in {out}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@json_option
+def models(name: str | None, as_json: bool) -> None:
+    """List registered models, or the versions of NAME."""
+    with _standard_output_to_error():
+        found = _list_models(name)
+    if as_json:
+        click.echo(json.dumps(found[0] if name else {"models": found}))
+    elif found:
+        from rich.console import Console
+
+        Console(highlight=False).print(versions_table(found))
+    else:
+        click.echo("no models are registered yet; `gan-foundry run digits` trains the first")
+
+
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Say what is installed, where things lie, and whether they can be used."""
+    from pipelines.doctor import examine
+
+    with _standard_output_to_error():
+        report = examine()
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        width = max(len(key) for key in report)
+        for key, value in report.items():
+            click.echo(f"{key:<{width}}  {value}")
+    sys.exit(0 if report["healthy"] else 1)
+
+
+def _list_models(name: str | None) -> list[dict[str, Any]]:
+    from pipelines import registry, tracking
+
+    with registry.registry_errors():
+        client = tracking.connect()
+        known = registry.models(client)
+        if name is not None and name not in known:
+            names = ", ".join(known) or "none yet"
+            raise FoundryError(
+                f"there is no registered model {name!r}; registered are {names}, and `gan-foundry "
+                "run NAME` registers one."
+            )
+        return [
+            {
+                "name": model,
+                "versions": [_version_row(v) for v in registry.versions(client, model)],
+            }
+            for model in ([name] if name else known)
+        ]
+
+
+def _version_row(version: Any) -> dict[str, Any]:
+    created = datetime.datetime.fromtimestamp(version.created_milliseconds / 1000, datetime.UTC)
+
+    def number(tag: str) -> float | None:
+        return float(version.tags[tag]) if tag in version.tags else None
+
+    return {
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "frechet_distance": number("frechet_distance"),
+        "floor": number("floor"),
+        "metric_card": version.tags.get("metric_card"),
+        "mlflow_run_id": version.run_id,
+        "created": created.isoformat(timespec="seconds"),
+        "uri": version.uri,
+    }
+
+
+@contextlib.contextmanager
+def _standard_output_to_error() -> Iterator[None]:
+    """Keep what libraries and their child processes print out of the results."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    home.prepare_home()
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)

@@ -1,0 +1,5 @@
+"""Dagster components of this project."""
+
+from pipelines.components.gan_pipeline import GanPipeline
+
+__all__ = ["GanPipeline"]

@@ -1,0 +1,21 @@
+"""What Dagster loads: all pipelines of `pipelines/defs`.
+
+Nothing that is imported here may import torch or mlflow: every step process would wait for it.
+"""
+
+import dagster as dg
+
+from pipelines.home import PROJECT
+from pipelines.pipeline_files import pipeline_files, read_pipeline_file
+from pipelines.settings_overrides import RESOURCE_KEY, SettingsOverrides
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """All pipelines, and the resource through which a run changes their settings."""
+    for file in pipeline_files().values():
+        read_pipeline_file(file)  # a mistake in a file is told in one sentence
+    return dg.Definitions.merge(
+        dg.load_from_defs_folder(path_within_project=PROJECT),
+        dg.Definitions(resources={RESOURCE_KEY: SettingsOverrides()}),
+    )

@@ -1,0 +1,124 @@
+"""`gan-foundry doctor`: what is here, where it lies, and whether it can be used."""
+
+import os
+import shutil
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import fsspec
+
+from gan_core.data.download import MIRROR_VARIABLE, mirror_base
+from gan_core.errors import FoundryError
+from pipelines import home
+
+PACKAGES = ("dagster", "mlflow", "torch", "torchvision", "pandas", "numpy")
+
+
+def examine() -> dict[str, Any]:
+    """Examine this machine; `healthy` is False if anything would stop a run, and `problems` says what."""
+    import torch
+
+    problems: list[str] = []
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    store = home.store_folder()
+    report: dict[str, Any] = {
+        "gan_foundry": version("gan-foundry"),
+        "python": sys.version.partition(" ")[0],
+        **{name: version(name) for name in PACKAGES},
+        "device": device,
+        "processors": len(os.sched_getaffinity(0)),
+        "dagster_home": str(home.home()),
+        "store": str(store),
+        "store_writable": _can_write(problems),
+        "free_disk_gb": round(shutil.disk_usage(home.home()).free / 1e9, 1),
+        "mlflow_tracking_uri": home.tracking_uri(),
+        "mlflow_database": _database_state(problems),
+        "mirror": os.environ.get(MIRROR_VARIABLE) or "none",
+        "mirror_reachable": _mirror_reachable(problems),
+        "pipelines": _pipelines(problems),
+    }
+    return {**report, "problems": problems, "healthy": not problems}
+
+
+def _can_write(problems: list[str]) -> bool:
+    store = home.store_folder()
+    probe = store / f".doctor-{os.getpid()}"
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        problems.append(f"the store {store} cannot be written: {error.strerror}")
+        return False
+    return True
+
+
+def _database_state(problems: list[str]) -> str:
+    """`current`, `not made yet`, `outdated`, or `server` for a tracking server."""
+    uri = home.tracking_uri()
+    if "://" not in uri or uri.startswith(("http://", "https://")):
+        return _server_state(uri, problems)
+    if uri == home.local_tracking_uri() and not (home.mlflow_folder() / "mlflow.db").exists():
+        return "not made yet"
+    import sqlalchemy
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db.utils import _get_latest_schema_revision, _get_schema_version
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        found, wanted = _get_schema_version(engine), _get_latest_schema_revision()
+    except (sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
+        problems.append(f"MLflow's database {uri} cannot be read: {str(error).splitlines()[0]}")
+        return "unreadable"
+    if found != wanted:
+        problems.append(
+            f"MLflow's database {uri} has schema {found}, not {wanted}; run `mlflow db upgrade {uri}`"
+        )
+        return "outdated"
+    return "current"
+
+
+def _server_state(uri: str, problems: list[str]) -> str:
+    import requests
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
+    except requests.RequestException as error:
+        problems.append(f"the MLflow server {uri} does not answer: {type(error).__name__}")
+        return "server, not reachable"
+    return "server, reachable"
+
+
+def _mirror_reachable(problems: list[str]) -> bool | None:
+    """Whether the mirror's base can be listed or asked; None without a mirror."""
+    try:
+        base = mirror_base()
+        if base is None:
+            return None
+        if base.startswith(("http://", "https://")):
+            import requests
+
+            requests.head(base, timeout=5)
+            return True
+        filesystem, path = fsspec.core.url_to_fs(base)
+        if filesystem.exists(path):
+            return True
+        problems.append(f"the mirror {base} does not exist; correct {MIRROR_VARIABLE}")
+    except FoundryError as error:
+        problems.append(str(error))
+    except (OSError, ImportError, ValueError) as error:
+        problems.append(f"the mirror {os.environ[MIRROR_VARIABLE]} cannot be reached: {error}")
+    return False
+
+
+def _pipelines(problems: list[str]) -> list[str]:
+    from pipelines.pipeline_files import pipeline_files, read_pipeline_file
+
+    files = pipeline_files()
+    for file in files.values():
+        try:
+            read_pipeline_file(file)
+        except FoundryError as error:
+            problems.append(str(error))
+    return list(files)

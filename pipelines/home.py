@@ -1,0 +1,47 @@
+"""Where things lie: the project, Dagster's home, the stages' store, MLflow's database."""
+
+import os
+import shutil
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+DEFS_FOLDER = Path(__file__).resolve().parent / "defs"
+WORKSPACE_FILE = PROJECT / "workspace.yaml"
+INSTANCE_FILE = "dagster.yaml"
+
+
+def home() -> Path:
+    """Dagster's home: `DAGSTER_HOME`, else the project's own; everything written lies below it."""
+    configured = os.environ.get("DAGSTER_HOME")
+    return Path(configured).expanduser().resolve() if configured else PROJECT / "dagster_home"
+
+
+def prepare_home() -> Path:
+    """Make sure that the home exists with the project's instance settings, and is the one in use."""
+    place = home()
+    place.mkdir(parents=True, exist_ok=True)
+    own = PROJECT / "dagster_home" / INSTANCE_FILE
+    if not (place / INSTANCE_FILE).exists() and own.exists():
+        shutil.copyfile(own, place / INSTANCE_FILE)
+    os.environ["DAGSTER_HOME"] = str(place)
+    return place
+
+
+def store_folder() -> Path:
+    """Root of the stages' folders."""
+    return home() / "store"
+
+
+def mlflow_folder() -> Path:
+    """MLflow's database and artifacts, unless `MLFLOW_TRACKING_URI` points elsewhere."""
+    return home() / "mlflow"
+
+
+def local_tracking_uri() -> str:
+    """MLflow's SQLite database at an absolute path."""
+    return f"sqlite:///{mlflow_folder() / 'mlflow.db'}"
+
+
+def tracking_uri() -> str:
+    """MLflow's tracking server or database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()

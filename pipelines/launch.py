@@ -1,0 +1,138 @@
+"""How a training job is started, followed and stopped on this machine.
+
+The training is a process of its own: it may crash without the orchestrator, it returns its memory,
+and another launcher can start the same job elsewhere. It knows this module only as its parent.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gan_core.config import PipelineSettings
+from gan_core.errors import FoundryError
+from gan_core.training.job import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    JOB_FILE,
+    JOURNAL_FILE,
+    TrainingJob,
+)
+from gan_core.training.journal import read_journal
+
+LOG_FILE = "trainer.log"
+POLL_SECONDS = 0.2
+STOP_SECONDS = 10.0
+
+
+def write_job(
+    name: str,
+    settings: PipelineSettings,
+    image_set: Path,
+    image_set_sha256: str,
+    folder: Path,
+) -> None:
+    """Write the job of a training folder, unless an earlier attempt wrote it.
+
+    What is left to the machine (`auto`) is decided once, so that a resumed job stays the same.
+    """
+    if (folder / JOB_FILE).exists():
+        # The data may have moved with the store since; what is trained has not changed.
+        job = TrainingJob.read(folder).model_copy(update={"image_set": image_set})
+    else:
+        device, precision = _choose(settings)
+        job = TrainingJob(
+            name=name,
+            image_set=image_set,
+            image_set_sha256=image_set_sha256,
+            network=settings.network,
+            training=settings.training,
+            device=device,
+            precision=precision,
+            threads=settings.training.threads or len(os.sched_getaffinity(0)),
+        )
+    job.write(folder)
+
+
+def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Run a training job to its end in a process of its own, following its journal.
+
+    Args:
+        folder: The training folder with its job file.
+        on_rows: Called with new journal lines, several times a second while there are any.
+
+    Raises:
+        FoundryError: The job could not be done for a reason that the user can mend, or it was
+            interrupted from outside (running again continues).
+        RuntimeError: It crashed; the error holds the end of its log.
+    """
+    command = [sys.executable, "-m", "gan_core.training", str(folder), "--parent", str(os.getpid())]
+    log = folder / LOG_FILE
+    position = 0
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        while True:
+            ended = process.poll() is not None
+            position = _follow(folder / JOURNAL_FILE, position, on_rows)
+            if ended:
+                break
+            time.sleep(POLL_SECONDS)
+    finally:
+        _stop(process)
+    if process.returncode != 0:
+        _raise_failure(process.returncode, folder, log)
+
+
+def _follow(journal: Path, position: int, on_rows: Callable[[list[dict[str, Any]]], None]) -> int:
+    rows = []
+    for position, row in read_journal(journal, position):  # noqa: B007, PLR1704
+        rows.append(row)
+    if rows:
+        on_rows(rows)
+    return position
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process if it still runs: first with time for a checkpoint."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _raise_failure(status: int, folder: Path, log: Path) -> None:
+    lines = log.read_text(errors="replace").splitlines()
+    if status == EXIT_USER_ERROR and lines:
+        raise FoundryError(lines[-1].removeprefix("error: "))
+    if status == EXIT_INTERRUPTED:
+        raise FoundryError(
+            f"the training in {folder.name} was interrupted and left a checkpoint; run the "
+            "pipeline again to continue it."
+        )
+    end = "\n".join(lines[-20:])
+    raise RuntimeError(f"the training process ended with status {status}; its log ends:\n{end}")
+
+
+def _choose(settings: PipelineSettings) -> tuple[Any, Any]:
+    import torch
+
+    from gan_core.training.job import choose_precision
+
+    asked = settings.training.device
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
+        raise FoundryError(
+            "training.device is cuda, but torch sees no GPU on this machine; use auto or cpu."
+        )
+    device = "cuda" if asked != "cpu" and has_gpu else "cpu"
+    return device, choose_precision(settings.training.precision, device)

@@ -1,0 +1,81 @@
+"""The pipelines' YAML files, read without Dagster: which there are, and what they say."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gan_core.config import PipelineSettings, parse_settings
+from gan_core.errors import FoundryError
+from pipelines.home import DEFS_FOLDER, PROJECT
+
+PIPELINE_FILE = "defs.yaml"
+COMPONENT_TYPE = "pipelines.components.GanPipeline"
+
+
+def pipeline_files() -> dict[str, Path]:
+    """The file of each pipeline, by the pipeline's name, which is its folder's name."""
+    files = DEFS_FOLDER.glob(f"*/{PIPELINE_FILE}")
+    return {file.parent.name: file for file in sorted(files)}
+
+
+def load_pipeline(name: str) -> PipelineSettings:
+    """The settings of a pipeline.
+
+    Raises:
+        FoundryError: There is no such pipeline, or its file has a mistake.
+    """
+    files = pipeline_files()
+    if name not in files:
+        close = difflib.get_close_matches(name, files, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise FoundryError(
+            f"there is no pipeline {name!r}; {hint}Those that exist are {', '.join(files)}, and "
+            f"`dg scaffold defs {COMPONENT_TYPE} {name}` makes a new one."
+        )
+    return read_pipeline_file(files[name])
+
+
+def read_pipeline_file(file: Path) -> PipelineSettings:
+    """The settings in a `defs.yaml`.
+
+    Raises:
+        FoundryError: Names the file, the key, the value and what is allowed.
+    """
+    shown = str(file.relative_to(PROJECT)) if file.is_relative_to(PROJECT) else str(file)
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise FoundryError(f"{shown}{line} is not valid YAML: {problem}; correct it.") from None
+    if not isinstance(content, dict) or content.get("type") != COMPONENT_TYPE:
+        found = content.get("type") if isinstance(content, dict) else content
+        raise FoundryError(f"{shown}: type is {found!r}, but it must be {COMPONENT_TYPE}.")
+    return resolve_paths(parse_settings(content.get("attributes") or {}, shown), file.parent)
+
+
+def resolve_paths(settings: PipelineSettings, folder: Path) -> PipelineSettings:
+    """The settings with a relative `data.path` taken from the pipeline's folder."""
+    if settings.data.path is None:
+        return settings
+    absolute = str((folder / Path(settings.data.path).expanduser()).resolve())
+    data = settings.data.model_copy(update={"path": absolute})
+    return settings.model_copy(update={"data": data})
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`key=value` of `--set`, the value read as YAML.
+
+    Raises:
+        FoundryError: It is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise FoundryError(f"--set {text!r} must have the form key=value: training.kimg=20.")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise FoundryError(f"--set {key}: the value {value!r} is not valid YAML.") from None

@@ -1,0 +1,199 @@
+"""MLflow's model registry: what a registered generator consists of, its versions and aliases."""
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_core.errors import FoundryError
+from pipelines import home, tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from gan_core.generator import ReleasedGenerator
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+WEIGHTS_TAG = "gan_foundry.weights_sha256"
+DISTANCE_TAG = "frechet_distance"
+MODEL_CARD_FILE = "README.md"
+
+# What of gan_core a generator needs to be rebuilt and sampled; it travels with the model.
+CARRIED_FILES = (
+    "__init__.py",
+    "config.py",
+    "errors.py",
+    "generator.py",
+    "networks/__init__.py",
+    "networks/dcgan.py",
+)
+SERVING_REQUIREMENTS = ("mlflow", "numpy", "pydantic", "safetensors", "torch")
+PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a registered generator."""
+
+    model: str
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str | None
+    created_milliseconds: int
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """The address that `load_generator` and MLflow take."""
+        return f"models:/{self.model}/{self.version}"
+
+
+def register_generator(
+    model: str,
+    release: Path,
+    run: tracking.TrackedRun,
+    card: str,
+    tags: Mapping[str, str],
+) -> int:
+    """Register a released generator as a new version.
+
+    Args:
+        model: The registered model's name.
+        release: Folder with `generator.safetensors` and `config.json`.
+        run: The MLflow run of its training.
+        card: The model card, Markdown.
+        tags: Of the version.
+
+    Returns:
+        The version's number.
+    """
+    import mlflow
+    import numpy as np
+
+    from gan_core.generator import ReleasedGenerator
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "generator"
+        shutil.copytree(release, folder)
+        (folder / MODEL_CARD_FILE).write_text(card)
+        code = carried_package(Path(temporary))
+        with mlflow.start_run(run_id=run.run_id):
+            info = mlflow.pyfunc.log_model(
+                name="generator",
+                python_model=str(PACKAGE / "serving_model.py"),
+                artifacts={"generator": str(folder)},
+                code_paths=[str(code)],
+                model_config={"package": code.name},
+                signature=signature(ReleasedGenerator.load(release)),
+                input_example=np.zeros(1, np.int64),
+                pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
+                registered_model_name=model,
+            )
+    number = int(info.registered_model_version)
+    for key, value in tags.items():
+        run.client.set_model_version_tag(model, str(number), key, value)
+    run.client.update_model_version(model, str(number), card)
+    return number
+
+
+def signature(generator: "ReleasedGenerator") -> Any:
+    """Labels in, images out, with the parameters `seed` and `truncation`."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("int64"), (-1,), "labels")]),
+        outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *generator.config.shape))]),
+        params=ParamSchema(
+            [
+                ParamSpec("seed", DataType.long, 0),
+                ParamSpec("truncation", DataType.double, 1.0),
+            ]
+        ),
+    )
+
+
+def carried_package(parent: Path) -> Path:
+    """Copy what a generator needs of `gan_core` into a package named by its content.
+
+    Two versions with different code can so be loaded into one process, also beside the project.
+    """
+    source = PACKAGE.parent / "gan_core"
+    content = b"".join((source / name).read_bytes() for name in CARRIED_FILES)
+    package = parent / f"released_generator_{hashlib.sha256(content).hexdigest()[:12]}"
+    for name in CARRIED_FILES:
+        target = package / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target)
+    return package
+
+
+def versions(client: "MlflowClient", model: str) -> list[RegisteredVersion]:
+    """All versions of a model, newest first; none if there is no such model."""
+    found = client.search_model_versions(f"name = '{model}'")
+    aliases = _aliases(client, model)
+    return sorted(
+        (_registered(item, aliases) for item in found), key=lambda v: v.version, reverse=True
+    )
+
+
+def find_version(client: "MlflowClient", model: str, weights_sha256: str) -> RegisteredVersion | None:
+    """The version with these weights, if they are registered already."""
+    same = (v for v in versions(client, model) if v.tags.get(WEIGHTS_TAG) == weights_sha256)
+    return next(same, None)
+
+
+def champion(client: "MlflowClient", model: str) -> RegisteredVersion | None:
+    """The version that the alias `champion` points to."""
+    return next((v for v in versions(client, model) if CHAMPION in v.aliases), None)
+
+
+def models(client: "MlflowClient") -> list[str]:
+    """Names of all registered models."""
+    return sorted(model.name for model in client.search_registered_models())
+
+
+def _aliases(client: "MlflowClient", model: str) -> dict[int, list[str]]:
+    names: dict[int, list[str]] = {}
+    for found in client.search_registered_models(f"name = '{model}'"):
+        for alias, number in found.aliases.items():
+            names.setdefault(int(number), []).append(alias)
+    return names
+
+
+def _registered(item: "ModelVersion", aliases: Mapping[int, list[str]]) -> RegisteredVersion:
+    number = int(item.version)
+    return RegisteredVersion(
+        item.name,
+        number,
+        tuple(sorted(aliases.get(number, []))),
+        item.run_id,
+        item.creation_timestamp,
+        dict(item.tags),
+    )
+
+
+def registry_page(model: str, number: int) -> str:
+    """A version's page in MLflow's user interface."""
+    return f"{tracking.run_page_base()}/#/models/{model}/versions/{number}"
+
+
+@contextlib.contextmanager
+def registry_errors() -> Iterator[None]:
+    """Turn MLflow's errors into one sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise FoundryError(
+            f"the registry at {home.tracking_uri()} did not answer as it should "
+            f"({str(error).splitlines()[0]}); check MLFLOW_TRACKING_URI and that the server runs."
+        ) from error

@@ -1,0 +1,101 @@
+"""Runs a whole pipeline in this process, recorded in Dagster's instance like any other run."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from gan_core.errors import FoundryError
+from pipelines.home import prepare_home
+from pipelines.pipeline_files import load_pipeline
+from pipelines.settings_overrides import SettingsOverrides, run_config
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """A finished run.
+
+    Attributes:
+        pipeline: Its name.
+        dagster_run_id: Its page in the user interface is `/runs/<id>`.
+        metadata: What each stage recorded, by stage and name.
+        seconds: Of the whole run.
+    """
+
+    pipeline: str
+    dagster_run_id: str
+    metadata: Mapping[str, Mapping[str, Any]]
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """The run as plain values; file names are absolute."""
+        evaluation = self.metadata["evaluation"]
+        samples, model = self.metadata["samples"], self.metadata["registered_model"]
+        report = dict(evaluation["report"])
+        report["card"] = {**report["card"], "line": evaluation["card"]}
+        return {
+            "pipeline": self.pipeline,
+            "dagster_run_id": self.dagster_run_id,
+            "mlflow_run_id": model["mlflow_run_id"],
+            "model": model["model"],
+            "version": model["version"],
+            "alias": model["alias"],
+            "evaluation": report,
+            "samples": {
+                "grid": samples["grid_file"],
+                "archive": samples["archive"],
+                "count": samples["count"],
+            },
+            "seconds": {
+                **{stage: values["seconds"] for stage, values in self.metadata.items()},
+                "total": self.seconds,
+            },
+        }
+
+
+def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
+    """Materialize every stage of a pipeline.
+
+    Args:
+        name: The pipeline's.
+        overrides: Dotted keys of settings with values for this run.
+
+    Raises:
+        FoundryError: The name or a setting is wrong (then nothing was started), or a stage failed
+            for a reason that the user can mend.
+        RuntimeError: A stage failed for another reason.
+    """
+    SettingsOverrides(values=dict(overrides)).apply(load_pipeline(name))
+    prepare_home()
+    from pipelines.definitions import defs
+
+    job = defs().resolve_job_def(name)
+    start = time.monotonic()
+    with dg.DagsterInstance.get() as instance:
+        config = run_config(dict(overrides))
+        config["loggers"] = {"console": {"config": {"log_level": "WARNING"}}}
+        result = job.execute_in_process(
+            run_config=config, instance=instance, raise_on_error=False, tags={"pipeline": name}
+        )
+    if not result.success:
+        _raise_failure(result)
+    metadata = {}
+    for event in result.get_asset_materialization_events():
+        found = event.step_materialization_data.materialization
+        metadata[found.asset_key.path[-1]] = {
+            key: value.value for key, value in found.metadata.items()
+        }
+    return PipelineRun(name, result.run_id, metadata, time.monotonic() - start)
+
+
+def _raise_failure(result: dg.ExecuteInProcessResult) -> None:
+    for event in result.get_step_failure_events():
+        data = event.step_failure_data
+        if data.user_failure_data is not None and data.user_failure_data.description:
+            raise FoundryError(f"{event.step_key}: {data.user_failure_data.description}")
+        cause = data.error.cause or data.error if data.error else None
+        raise RuntimeError(f"{event.step_key} failed: {cause.to_string() if cause else event}")
+    failure = result.get_run_failure_event() if not result.success else None
+    raise RuntimeError(f"the run {result.run_id} failed: {failure.message if failure else ''}")

@@ -1,0 +1,51 @@
+"""`gan-foundry sample`: images from a registered model, written to a folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gan_core.errors import FoundryError
+from pipelines import home, registry, tracking
+
+
+def sample_model(model: str, count: int, seed: int, truncation: float, out: Path) -> dict[str, Any]:
+    """Write `count` generated images, a grid and an archive.
+
+    Args:
+        model: A registered name (its champion), `name@alias`, `name/version`, a `models:/` address
+            or a folder with a released generator.
+        count: How many images.
+        seed: Of the latents.
+        truncation: Above 0, at most 1.
+        out: A folder that is new or empty.
+
+    Raises:
+        FoundryError: There is no such model, an argument is out of range, or the folder is in use.
+    """
+    from gan_core.generator import check_sampling_arguments, load_generator
+    from gan_core.samples import ARCHIVE_FILE, GRID_FILE, export_samples
+
+    check_sampling_arguments(count, seed, truncation)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FoundryError(f"--out {out} exists and is not an empty folder; name a new one.")
+    generator = load_generator(model if Path(model).is_dir() else _registered(model))
+    out.mkdir(parents=True, exist_ok=True)
+    export_samples(generator, count, seed, truncation, out)
+    grid, archive = (str((out / name).resolve()) for name in (GRID_FILE, ARCHIVE_FILE))
+    return {"model": model, "count": count, "seed": seed, "grid": grid, "archive": archive}
+
+
+def _registered(model: str) -> str:
+    with registry.registry_errors():
+        client = tracking.connect()
+        os.environ["MLFLOW_TRACKING_URI"] = home.tracking_uri()
+        if model.startswith("models:/"):
+            return model
+        name = model.partition("@")[0].partition("/")[0]
+        known = registry.models(client)
+    if name not in known:
+        raise FoundryError(
+            f"there is no registered model {name!r}; registered are {', '.join(known) or 'none'}, "
+            "and `gan-foundry run NAME` registers one."
+        )
+    return f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@champion"

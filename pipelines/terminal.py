@@ -1,0 +1,114 @@
+"""What a run shows in a terminal: the stages as they pass, the training as it goes, the result."""
+
+import sys
+import time
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from pipelines.progress import ProgressEvent
+
+PLAIN_LINE_SECONDS = 5.0
+
+
+class RunDisplay:
+    """Shows progress events on standard error: a live bar in a terminal, else a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("  training"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Show one event."""
+        if event.kind == "stage_started":
+            self._console.print(f"[dim]…[/] {event.stage}")
+        elif event.kind == "stage_finished":
+            self._progress.stop()
+            note = "unchanged, reused" if event.values["reused"] else "done"
+            seconds = event.values["seconds"]
+            self._console.print(f"[green]✓[/] {event.stage}: {note} in {seconds:.1f} s")
+        else:
+            self._show_training(event.values)
+
+    def _show_training(self, row: dict[str, Any]) -> None:
+        text = (
+            f"{row['kimg']:.0f}/{row['total_kimg']:.0f} kimg  "
+            f"{row['images_per_second']:.0f} img/s  "
+            f"G {row['generator_loss']:.3f}  D {row['discriminator_loss']:.3f}"
+        )
+        if self._console.is_terminal:
+            if self._task is None:
+                self._progress.start()
+                self._task = self._progress.add_task("", total=row["total_kimg"], text=text)
+            self._progress.update(self._task, completed=row["kimg"], text=text)
+        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            left = (row["total_kimg"] - row["kimg"]) * 1000 / row["images_per_second"]
+            self._console.print(f"  training {text}  {left:.0f} s left")
+
+
+def error_console() -> Console:
+    """A console on standard error, so that standard output stays for results."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def result_table(summary: dict[str, Any]) -> Table:
+    """The end of a run, for people."""
+    evaluation = summary["evaluation"]
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    distance, floor = evaluation["frechet_distance"], evaluation["floor"]
+    table.add_row("Fréchet distance", f"{distance:.2f}   (floor, real against real: {floor:.2f})")
+    table.add_row("measured as", evaluation["card"]["line"])
+    coverage = evaluation["class_coverage"]
+    table.add_row("class coverage", "not measured" if coverage is None else f"{coverage:.0%}")
+    table.add_row("sample grid", summary["samples"]["grid"])
+    table.add_row(
+        "registered", f"{summary['model']} version {summary['version']} ({summary['alias']})"
+    )
+    stages = summary["seconds"]
+    table.add_row("time", f"{stages['total']:.0f} s, training {stages['generator']:.0f} s")
+    table.add_row("next", f"gan-foundry sample {summary['model']} -n 64 --seed 7 --out samples")
+    table.add_row("", "gan-foundry ui")
+    return table
+
+
+def versions_table(models: list[dict[str, Any]]) -> Table:
+    """Registered models and their versions."""
+    table = Table("model", "version", "aliases", "Fréchet distance", "floor", "registered")
+    for model in models:
+        for entry in model["versions"]:
+            distance, floor = entry["frechet_distance"], entry["floor"]
+            table.add_row(
+                model["name"],
+                str(entry["version"]),
+                ", ".join(entry["aliases"]),
+                "" if distance is None else f"{distance:.2f}",
+                "" if floor is None else f"{floor:.2f}",
+                entry["created"],
+            )
+    return table

@@ -1,0 +1,221 @@
+"""MLflow's side of a training: one run each, its settings, its journal, its evaluation.
+
+The training itself never waits for a tracking server. What a stage could not ship, the next one
+ships: the run is found again by the generator's key, and every row keeps its own time.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from gan_core.config import PipelineSettings, flat_settings
+from gan_core.errors import FoundryError
+from gan_core.training.journal import read_journal
+from pipelines import home
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KEY_TAG = "gan_foundry.generator_key"
+SHIPPED_TAG = "gan_foundry.journal_bytes_shipped"
+JOURNAL_FIELDS_NOT_METRICS = {"event", "time", "images", "file"}
+METRICS_A_BATCH = 900  # MLflow takes 1,000 at most
+
+DAGSTER_UI_VARIABLE = "GAN_FOUNDRY_DAGSTER_UI"
+MLFLOW_UI_VARIABLE = "GAN_FOUNDRY_MLFLOW_UI"
+DEFAULT_DAGSTER_UI = "http://127.0.0.1:3000"
+DEFAULT_MLFLOW_UI = "http://127.0.0.1:5000"
+
+
+def connect() -> "MlflowClient":
+    """A client of the tracking store; a local database is made or brought up to date first.
+
+    Raises:
+        FoundryError: The store cannot be reached or used.
+    """
+    # A server that is down otherwise blocks every call for four minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import mlflow
+
+    uri = home.tracking_uri()
+    if uri == home.local_tracking_uri():
+        _prepare_local_store(uri)
+    mlflow.set_tracking_uri(uri)
+    return mlflow.MlflowClient(uri)
+
+
+def _prepare_local_store(uri: str) -> None:
+    """Make MLflow's database; two processes that open a fresh one at once would both fail."""
+    folder = home.mlflow_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "prepare.lock"):
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(uri, (folder / "artifacts").as_uri())
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """One MLflow run: the training of one generator."""
+
+    client: "MlflowClient"
+    run_id: str
+    experiment_id: str
+
+    @property
+    def url(self) -> str:
+        """The run's page in MLflow's user interface."""
+        base = run_page_base()
+        return f"{base}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Record numbers that stand beside the learning curves."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        rows = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=rows)
+
+    def log_files(self, paths: Iterable[Path], folder: str) -> None:
+        """Store files as artifacts."""
+        for path in paths:
+            self.client.log_artifact(self.run_id, str(path), folder)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags; those without a value are left out."""
+        from mlflow.entities import RunTag
+
+        found = [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
+        self.client.log_batch(self.run_id, tags=found)
+
+    def ship_journal(self, training_folder: Path, journal: Path, durable_bytes: int) -> None:
+        """Send the journal's lines up to a position, from where the last shipment ended.
+
+        Shipping a line twice changes nothing: it keeps its time and step.
+
+        Args:
+            training_folder: Where the grids lie that the journal names.
+            journal: The journal.
+            durable_bytes: What stands after this may be cut off and trained again.
+        """
+        from mlflow.entities import Metric
+
+        start = int(self.client.get_run(self.run_id).data.tags.get(SHIPPED_TAG, 0))
+        metrics: list[Metric] = []
+        position = start
+        for end, row in read_journal(journal, start):
+            if end > durable_bytes:
+                break
+            position = end
+            milliseconds = int(row["time"] * 1000)
+            if row["event"] == "progress":
+                metrics += [
+                    Metric(f"training/{name}", float(value), milliseconds, row["images"])
+                    for name, value in row.items()
+                    if name not in JOURNAL_FIELDS_NOT_METRICS
+                ]
+            elif row["event"] == "grid":
+                self._log_grid(training_folder / row["file"], row["images"], milliseconds)
+        for first in range(0, len(metrics), METRICS_A_BATCH):
+            self.client.log_batch(self.run_id, metrics[first : first + METRICS_A_BATCH])
+        if position > start:
+            self.set_tags({SHIPPED_TAG: position})
+
+    def _log_grid(self, path: Path, step: int, milliseconds: int) -> None:
+        import PIL.Image
+
+        with PIL.Image.open(path) as picture:
+            self.client.log_image(
+                self.run_id,
+                picture.convert("RGB"),
+                key="samples",
+                step=step,
+                timestamp=milliseconds,
+                synchronous=True,
+            )
+
+    def finish(self) -> None:
+        """Mark the run as complete."""
+        self.client.set_terminated(self.run_id, "FINISHED")
+
+
+def open_run(pipeline: str, settings: PipelineSettings, key: str, tags: Mapping[str, Any]) -> TrackedRun:
+    """The MLflow run of a generator: found by its key, or made with all settings as parameters.
+
+    Args:
+        pipeline: Its name is the experiment's.
+        settings: Recorded as parameters, by their dotted keys.
+        key: Of the generator's stage: the same key is the same training.
+        tags: What else to record, such as data hashes and the Dagster run.
+
+    Raises:
+        FoundryError: The tracking store cannot be used.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = connect()
+        experiment_id = _experiment(client, pipeline)
+        found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        if found:
+            return TrackedRun(client, found[0].info.run_id, experiment_id)
+        run = client.create_run(experiment_id, run_name=f"{pipeline} {key[:8]}")
+        tracked = TrackedRun(client, run.info.run_id, experiment_id)
+        _log_parameters(tracked, settings)
+        tracked.set_tags({**_environment_tags(), **tags, KEY_TAG: key})
+    except (MlflowException, OSError) as error:
+        raise FoundryError(
+            f"MLflow at {home.tracking_uri()} cannot be used ({str(error).splitlines()[0]}); check "
+            "MLFLOW_TRACKING_URI and that the server runs."
+        ) from error
+    return tracked
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if home.tracking_uri() == home.local_tracking_uri():
+        location = (home.mlflow_folder() / "artifacts" / name).as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _log_parameters(run: TrackedRun, settings: PipelineSettings) -> None:
+    from mlflow.entities import Param
+
+    parameters = [Param(key, str(value)) for key, value in flat_settings(settings).items()]
+    run.client.log_batch(run.run_id, params=parameters)
+
+
+def _environment_tags() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "numpy", "dagster", "mlflow", "gan-foundry")
+    packages = {f"environment.{name}": version(name) for name in names}
+    return {
+        **packages,
+        "environment.python": platform.python_version(),
+        "environment.platform": platform.platform(),
+        "environment.host_processors": os.cpu_count(),
+    }
+
+
+def run_page_base() -> str:
+    """Address of MLflow's user interface."""
+    uri = home.tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        return uri.rstrip("/")
+    return os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI)
+
+
+def dagster_run_url(run_id: str) -> str:
+    """A run's page in Dagster's user interface."""
+    return f"{os.environ.get(DAGSTER_UI_VARIABLE, DEFAULT_DAGSTER_UI)}/runs/{run_id}"
