@@ -229,7 +229,7 @@ class PipelineSettings(Settings):
 
 
 def check_resolution(network: NetworkSettings, height: int, width: int) -> None:
-    """Raise ValueError unless both networks can make height × width pixels."""
+    """Raise ValueError unless both networks can make this height and width, in pixels."""
     for key, channels in (
         ("network.generator_channels", network.generator_channels),
         ("network.discriminator_channels", network.discriminator_channels),

@@ -1,4 +1,4 @@
-"""What is released: a generator's weights as safetensors beside `config.json`, and how to sample it.
+"""What is released: weights as safetensors beside `config.json`, and how to sample them.
 
 A copy of this module, of `networks/` and of the settings travels inside every registered model,
 hence the relative imports; nothing here may import the rest of the package.
@@ -21,9 +21,10 @@ from .networks import build_generator
 
 WEIGHTS_FILE = "generator.safetensors"
 CONFIG_FILE = "config.json"
+REGISTERED_FOLDER = "data/generator"  # where MLflow puts them within a registered model
 
 # Images are always computed in groups of this size, and the last group is filled up: a convolution
-# may round differently for another batch size, and then the same seed would not mean the same image.
+# may round differently for another batch size; the same seed would then not mean the same image.
 GROUP = 32
 
 
@@ -238,7 +239,7 @@ def load_generator(model: str | Path, device: str = "cpu") -> ReleasedGenerator:
             f"{model} is not in the registry at {mlflow.get_registry_uri()} "
             f"({str(error).splitlines()[0]}); `gan-foundry models` lists what is there."
         ) from error
-    return ReleasedGenerator.load(folder / "artifacts" / "generator", device)
+    return ReleasedGenerator.load(folder / REGISTERED_FOLDER, device)
 
 
 def check_sampling_arguments(count: int, seed: int, truncation: float) -> None:

@@ -25,9 +25,7 @@ def export_samples(
     """
     classes = generator.config.classes
     labels = np.arange(count) % classes if classes else None
-    batches = list(
-        generator.sample_batches(count, seed=seed, labels=labels, truncation=truncation)
-    )
+    batches = list(generator.sample_batches(count, seed=seed, labels=labels, truncation=truncation))
     images = np.concatenate([batch.images for batch in batches])
     (folder / IMAGE_FOLDER).mkdir(exist_ok=True)
     for index, image in enumerate(images):

@@ -1,4 +1,7 @@
-"""The command line `gan-foundry`: arguments in, results on standard output, the rest on standard error."""
+"""The command line `gan-foundry`.
+
+Results go to standard output, everything else to standard error.
+"""
 
 import contextlib
 import datetime
@@ -13,7 +16,7 @@ import click
 
 from gan_core.errors import FoundryError
 from pipelines import home
-from pipelines.terminal import RunDisplay, error_console, result_table, versions_table
+from pipelines.terminal import RunDisplay, error_console, print_result, versions_table
 
 EXIT_USER_ERROR = 2
 
@@ -41,7 +44,11 @@ def main() -> None:
 @main.command()
 @click.argument("name")
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting for this run."
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting for this run.",
 )
 @click.option("--seed", type=int, help="Short for --set training.seed=N.")
 @json_option
@@ -55,11 +62,15 @@ def run(name: str, assignments: tuple[str, ...], seed: int | None, as_json: bool
     console = error_console()
     with _standard_output_to_error(), RunDisplay(console) as display:
         from pipelines.progress import watching
-        from pipelines.run import run_pipeline
+        from pipelines.run import StageCrashedError, run_pipeline
 
-        with watching(display):
-            summary = run_pipeline(name, overrides).summary()
-    console.print(result_table(summary))
+        try:
+            with watching(display):
+                summary = run_pipeline(name, overrides).summary()
+        except StageCrashedError as error:
+            console.print(f"error: {error}", markup=False, soft_wrap=True)
+            sys.exit(1)
+    print_result(console, summary)
     if as_json:
         click.echo(json.dumps(summary))
 
@@ -79,11 +90,11 @@ def ui(port: int, mlflow_port: int) -> None:
 @click.option("-n", "--count", default=64, show_default=True, help="How many images.")
 @click.option("--seed", default=7, show_default=True)
 @click.option("--truncation", default=1.0, show_default=True, help="Above 0, at most 1.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder."
+)
 @json_option
-def sample(
-    model: str, count: int, seed: int, truncation: float, out: Path, as_json: bool
-) -> None:
+def sample(model: str, count: int, seed: int, truncation: float, out: Path, as_json: bool) -> None:
     """Generate images with MODEL: a name, name@alias, name/version, or a folder."""
     from pipelines.sampling import sample_model
 

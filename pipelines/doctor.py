@@ -16,7 +16,7 @@ PACKAGES = ("dagster", "mlflow", "torch", "torchvision", "pandas", "numpy")
 
 
 def examine() -> dict[str, Any]:
-    """Examine this machine; `healthy` is False if anything would stop a run, and `problems` says what."""
+    """Examine this machine: `healthy` is False if `problems` says what would stop a run."""
     import torch
 
     problems: list[str] = []
@@ -73,7 +73,8 @@ def _database_state(problems: list[str]) -> str:
         return "unreadable"
     if found != wanted:
         problems.append(
-            f"MLflow's database {uri} has schema {found}, not {wanted}; run `mlflow db upgrade {uri}`"
+            f"MLflow's database {uri} has schema {found}, not {wanted}; run "
+            f"`mlflow db upgrade {uri}`"
         )
         return "outdated"
     return "current"

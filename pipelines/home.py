@@ -17,7 +17,7 @@ def home() -> Path:
 
 
 def prepare_home() -> Path:
-    """Make sure that the home exists with the project's instance settings, and is the one in use."""
+    """Make the home, with the project's instance settings, and the one that Dagster uses."""
     place = home()
     place.mkdir(parents=True, exist_ok=True)
     own = PROJECT / "dagster_home" / INSTANCE_FILE

@@ -90,12 +90,12 @@ def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> No
 
 
 def _follow(journal: Path, position: int, on_rows: Callable[[list[dict[str, Any]]], None]) -> int:
-    rows = []
-    for position, row in read_journal(journal, position):  # noqa: B007, PLR1704
+    end, rows = position, []
+    for end, row in read_journal(journal, position):  # noqa: B007  # the last end is the result
         rows.append(row)
     if rows:
         on_rows(rows)
-    return position
+    return end
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gan_core
 from gan_core.errors import FoundryError
 from pipelines import home, tracking
 
@@ -32,9 +33,9 @@ CARRIED_FILES = (
     "generator.py",
     "networks/__init__.py",
     "networks/dcgan.py",
+    "serving.py",
 )
 SERVING_REQUIREMENTS = ("mlflow", "numpy", "pydantic", "safetensors", "torch")
-PACKAGE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,11 @@ def register_generator(
         with mlflow.start_run(run_id=run.run_id):
             info = mlflow.pyfunc.log_model(
                 name="generator",
-                python_model=str(PACKAGE / "serving_model.py"),
-                artifacts={"generator": str(folder)},
+                loader_module=f"{code.name}.serving",
+                data_path=str(folder),
                 code_paths=[str(code)],
-                model_config={"package": code.name},
                 signature=signature(ReleasedGenerator.load(release)),
-                input_example=np.zeros(1, np.int64),
+                input_example=np.zeros(2, np.int64),
                 pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
                 registered_model_name=model,
             )
@@ -109,7 +109,7 @@ def signature(generator: "ReleasedGenerator") -> Any:
     from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("int64"), (-1,), "labels")]),
+        inputs=Schema([TensorSpec(np.dtype("int64"), (-1,))]),
         outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *generator.config.shape))]),
         params=ParamSchema(
             [
@@ -125,7 +125,7 @@ def carried_package(parent: Path) -> Path:
 
     Two versions with different code can so be loaded into one process, also beside the project.
     """
-    source = PACKAGE.parent / "gan_core"
+    source = Path(gan_core.__file__).parent
     content = b"".join((source / name).read_bytes() for name in CARRIED_FILES)
     package = parent / f"released_generator_{hashlib.sha256(content).hexdigest()[:12]}"
     for name in CARRIED_FILES:
@@ -144,7 +144,9 @@ def versions(client: "MlflowClient", model: str) -> list[RegisteredVersion]:
     )
 
 
-def find_version(client: "MlflowClient", model: str, weights_sha256: str) -> RegisteredVersion | None:
+def find_version(
+    client: "MlflowClient", model: str, weights_sha256: str
+) -> RegisteredVersion | None:
     """The version with these weights, if they are registered already."""
     same = (v for v in versions(client, model) if v.tags.get(WEIGHTS_TAG) == weights_sha256)
     return next(same, None)

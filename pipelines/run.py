@@ -13,6 +13,10 @@ from pipelines.pipeline_files import load_pipeline
 from pipelines.settings_overrides import SettingsOverrides, run_config
 
 
+class StageCrashedError(Exception):
+    """A stage failed for a reason that the user cannot mend; the text holds the traceback."""
+
+
 @dataclass(frozen=True)
 class PipelineRun:
     """A finished run.
@@ -65,7 +69,7 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
     Raises:
         FoundryError: The name or a setting is wrong (then nothing was started), or a stage failed
             for a reason that the user can mend.
-        RuntimeError: A stage failed for another reason.
+        StageCrashedError: A stage failed for another reason.
     """
     SettingsOverrides(values=dict(overrides)).apply(load_pipeline(name))
     prepare_home()
@@ -75,7 +79,8 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
     start = time.monotonic()
     with dg.DagsterInstance.get() as instance:
         config = run_config(dict(overrides))
-        config["loggers"] = {"console": {"config": {"log_level": "WARNING"}}}
+        # The display shows what happens, and Dagster's event log keeps it.
+        config["loggers"] = {"console": {"config": {"log_level": "CRITICAL"}}}
         result = job.execute_in_process(
             run_config=config, instance=instance, raise_on_error=False, tags={"pipeline": name}
         )
@@ -93,9 +98,12 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
 def _raise_failure(result: dg.ExecuteInProcessResult) -> None:
     for event in result.get_step_failure_events():
         data = event.step_failure_data
+        stage = str(event.step_key).replace("__", "/")
         if data.user_failure_data is not None and data.user_failure_data.description:
-            raise FoundryError(f"{event.step_key}: {data.user_failure_data.description}")
-        cause = data.error.cause or data.error if data.error else None
-        raise RuntimeError(f"{event.step_key} failed: {cause.to_string() if cause else event}")
-    failure = result.get_run_failure_event() if not result.success else None
-    raise RuntimeError(f"the run {result.run_id} failed: {failure.message if failure else ''}")
+            raise FoundryError(f"{stage}: {data.user_failure_data.description}")
+        error = data.error.cause or data.error if data.error else None
+        raise StageCrashedError(
+            f"{stage} failed in run {result.run_id}, which looks like a bug of this program:\n"
+            f"{error.to_string() if error else event.message}"
+        )
+    raise StageCrashedError(f"the run {result.run_id} failed before its first stage")

@@ -20,7 +20,7 @@ PLAIN_LINE_SECONDS = 5.0
 
 
 class RunDisplay:
-    """Shows progress events on standard error: a live bar in a terminal, else a line now and then."""
+    """Shows progress events: with a live bar in a terminal, else a line now and then."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -39,14 +39,19 @@ class RunDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
+        if self._task is not None:
+            self._progress.stop()
+            self._task = None
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show one event."""
         if event.kind == "stage_started":
             self._console.print(f"[dim]…[/] {event.stage}")
         elif event.kind == "stage_finished":
-            self._progress.stop()
+            self._stop_bar()
             note = "unchanged, reused" if event.values["reused"] else "done"
             seconds = event.values["seconds"]
             self._console.print(f"[green]✓[/] {event.stage}: {note} in {seconds:.1f} s")
@@ -75,26 +80,29 @@ def error_console() -> Console:
     return Console(file=sys.stderr, highlight=False)
 
 
-def result_table(summary: dict[str, Any]) -> Table:
-    """The end of a run, for people."""
-    evaluation = summary["evaluation"]
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The end of a run, for people: names and values."""
+    evaluation, stages = summary["evaluation"], summary["seconds"]
     distance, floor = evaluation["frechet_distance"], evaluation["floor"]
-    table.add_row("Fréchet distance", f"{distance:.2f}   (floor, real against real: {floor:.2f})")
-    table.add_row("measured as", evaluation["card"]["line"])
     coverage = evaluation["class_coverage"]
-    table.add_row("class coverage", "not measured" if coverage is None else f"{coverage:.0%}")
-    table.add_row("sample grid", summary["samples"]["grid"])
-    table.add_row(
-        "registered", f"{summary['model']} version {summary['version']} ({summary['alias']})"
-    )
-    stages = summary["seconds"]
-    table.add_row("time", f"{stages['total']:.0f} s, training {stages['generator']:.0f} s")
-    table.add_row("next", f"gan-foundry sample {summary['model']} -n 64 --seed 7 --out samples")
-    table.add_row("", "gan-foundry ui")
-    return table
+    model = summary["model"]
+    return [
+        ("Fréchet distance", f"{distance:.2f}   (floor, real against real: {floor:.2f})"),
+        ("measured as", evaluation["card"]["line"]),
+        ("class coverage", "not measured" if coverage is None else f"{coverage:.0%}"),
+        ("sample grid", summary["samples"]["grid"]),
+        ("registered", f"{model} version {summary['version']} ({summary['alias']})"),
+        ("time", f"{stages['total']:.0f} s, of which training {stages['generator']:.0f} s"),
+        ("next", f"gan-foundry sample {model} -n 64 --seed 7 --out samples"),
+        ("", "gan-foundry ui"),
+    ]
+
+
+def print_result(console: Console, summary: dict[str, Any]) -> None:
+    """Show the end of a run; long lines are left whole, so that paths can be copied."""
+    console.print()
+    for name, value in result_lines(summary):
+        console.print(f"[bold]{name:<18}[/]{value}", soft_wrap=True)
 
 
 def versions_table(models: list[dict[str, Any]]) -> Table:

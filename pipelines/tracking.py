@@ -4,6 +4,7 @@ The training itself never waits for a tracking server. What a stage could not sh
 ships: the run is found again by the generator's key, and every row keeps its own time.
 """
 
+import logging
 import os
 import platform
 import time
@@ -42,7 +43,10 @@ def connect() -> "MlflowClient":
     # A server that is down otherwise blocks every call for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
 
     uri = home.tracking_uri()
     if uri == home.local_tracking_uri():
@@ -146,7 +150,9 @@ class TrackedRun:
         self.client.set_terminated(self.run_id, "FINISHED")
 
 
-def open_run(pipeline: str, settings: PipelineSettings, key: str, tags: Mapping[str, Any]) -> TrackedRun:
+def open_run(
+    pipeline: str, settings: PipelineSettings, key: str, tags: Mapping[str, Any]
+) -> TrackedRun:
     """The MLflow run of a generator: found by its key, or made with all settings as parameters.
 
     Args:

@@ -130,4 +130,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return f"no answer within {TIMEOUT_SECONDS} seconds"
     return text.splitlines()[0] if text else type(error).__name__
-

@@ -84,8 +84,9 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
                 "split; add images or change data.held_out_fraction."
             )
     rows_hash = hashlib.sha256(
-        "\n".join(manifest[["name", "split", "label", "sha256"]].astype(str).agg("\t".join, axis=1))
-        .encode()
+        "\n".join(
+            manifest[["name", "split", "label", "sha256"]].astype(str).agg("\t".join, axis=1)
+        ).encode()
     ).hexdigest()
     raw = RawImages(manifest, source.class_names, set_aside, source.licence, rows_hash)
     manifest.to_parquet(folder / MANIFEST_FILE, index=False)

@@ -84,7 +84,9 @@ def prepare_images(raw_folder: Path, settings: DataSettings, folder: Path) -> Im
         "class_names": raw.class_names,
         "class_counts": [
             int(count)
-            for count in np.bincount(labels[is_train & (labels >= 0)], minlength=len(raw.class_names))
+            for count in np.bincount(
+                labels[is_train & (labels >= 0)], minlength=len(raw.class_names)
+            )
         ],
         "counts": {TRAIN: counts[TRAIN], HELD_OUT: counts[HELD_OUT]},
         "licence": raw.licence,
@@ -122,4 +124,3 @@ def _check_labels(labels: np.ndarray, class_names: list[str], names: list[str]) 
             f"the image {names[first]} has label {labels[first]}, but the labels of the "
             f"{len(class_names)} classes are {lowest} to {highest}; correct the manifest."
         )
-

@@ -1,4 +1,4 @@
-"""Sources of images: each downloads or finds its files, lists its images, and reads them one by one.
+"""Sources of images: each downloads or finds its files, and reads its images one by one.
 
 What the images are made into is the business of `preparation`.
 """
@@ -184,9 +184,7 @@ class Cifar10(_TorchvisionSource):
         from torchvision.datasets.utils import extract_archive
 
         dataset = self.dataset_class
-        remote = RemoteFile(
-            f"cifar10/{dataset.filename}", f"md5:{dataset.tgz_md5}", (dataset.url,)
-        )
+        remote = RemoteFile(f"cifar10/{dataset.filename}", f"md5:{dataset.tgz_md5}", (dataset.url,))
         extract_archive(str(fetch(remote, self.folder)), str(self.folder))
 
     @property

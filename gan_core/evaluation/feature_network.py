@@ -5,6 +5,7 @@ same network as it was initialised, for images without labels.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ class _Net(nn.Module):
         super().__init__()
         widths = (shape[2], 16, 32, 64)
         blocks: list[nn.Module] = []
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in itertools.pairwise(widths):
             blocks += [
                 nn.Conv2d(narrow, wide, kernel_size=3, padding=1, bias=False),
                 nn.BatchNorm2d(wide),

@@ -122,7 +122,8 @@ def evaluate(
     features, classes = network.over(batch.images for batch in batches)
 
     is_classifier = network.config.classes > 0
-    shares, coverage = {}, None
+    shares: dict[str, float] = {}
+    coverage = None
     if is_classifier:
         shares, coverage = class_coverage(classes, reference_classes, images.class_names)
     card = MetricCard(

@@ -4,6 +4,8 @@ Conditioning is by a label embedding that is added to the latents, and by a proj
 discriminator (Miyato and Koyama 2018).
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -33,7 +35,7 @@ class DcganGenerator(nn.Module):
         self.embedding = nn.Embedding(classes, latent_dim) if classes else None
         self.project = nn.Linear(latent_dim, channels[0] * (height // factor) * (width // factor))
         layers: list[nn.Module] = [nn.BatchNorm2d(channels[0]), nn.ReLU()]
-        for coarse, fine in zip(channels, channels[1:], strict=False):
+        for coarse, fine in itertools.pairwise(channels):
             layers += [
                 nn.ConvTranspose2d(coarse, fine, kernel_size=4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(fine),

@@ -1,4 +1,4 @@
-"""Batches of real images, resident on the training device as uint8; nothing is copied each epoch."""
+"""Batches of real images, which stay on the training device as uint8."""
 
 import numpy as np
 import torch

@@ -57,9 +57,7 @@ class AdversarialGame:
         self.generator_optimizer.param_groups[0]["lr"] = generator
         self.discriminator_optimizer.param_groups[0]["lr"] = discriminator
 
-    def step(
-        self, real: torch.Tensor, labels: torch.Tensor, latents: torch.Tensor
-    ) -> torch.Tensor:
+    def step(self, real: torch.Tensor, labels: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         """Update the discriminator, then the generator, on one batch of images generated once.
 
         Args:

@@ -59,8 +59,8 @@ class Trainer:
             discriminator = build_discriminator(job.network, images.shape, classes)
         layout = torch.channels_last
         self.game = AdversarialGame(
-            generator.to(self.device, memory_format=layout),
-            discriminator.to(self.device, memory_format=layout),
+            generator.to(self.device).to(memory_format=layout),
+            discriminator.to(self.device).to(memory_format=layout),
             job.training,
             job.precision,
         )

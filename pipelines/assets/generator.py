@@ -141,10 +141,14 @@ def _metadata(path: Path, rows: list[dict[str, Any]], run: TrackedRun | None) ->
     start = next(row for row in rows if row["event"] == "start")
     progress = [row for row in rows if row["event"] == "progress"]
     last_grid = [row["file"] for row in rows if row["event"] == "grid"][-1]
-    links = {} if run is None else {
-        "mlflow_run": dg.MetadataValue.url(run.url),
-        "mlflow_run_id": run.run_id,
-    }
+    links = (
+        {}
+        if run is None
+        else {
+            "mlflow_run": dg.MetadataValue.url(run.url),
+            "mlflow_run_id": run.run_id,
+        }
+    )
     return {
         "kimg": progress[-1]["kimg"],
         "training_seconds": progress[-1]["seconds"],

@@ -25,7 +25,7 @@ def _work(stage: StageContext) -> StageResult:
         stage.dagster.log.warning(f"set aside {item['name']}: {item['problem']}")
     counts = raw.counts()
     columns = [
-        dg.TableColumn(name, str(kind)) for name, kind in raw.manifest.dtypes.astype(str).items()
+        dg.TableColumn(str(name), kind) for name, kind in raw.manifest.dtypes.astype(str).items()
     ]
     return StageResult(
         path.name,
@@ -59,7 +59,7 @@ def _state_of_path(data: DataSettings) -> list[tuple[str, int, int]]:
     )
 
 
-def _preview(source, data: DataSettings):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _preview(source, data: DataSettings):  # type: ignore[no-untyped-def]
     import itertools
 
     import numpy as np

@@ -98,7 +98,7 @@ def _work(stage: StageContext) -> StageResult:
     )
 
 
-def _compare(stage: StageContext, evaluation, champion) -> Decision:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _compare(stage: StageContext, evaluation, champion) -> Decision:  # type: ignore[no-untyped-def]
     """Measure the present champion on the candidate's reference, latents and network."""
     from gan_core.data.image_set import open_image_set
     from gan_core.evaluation.feature_network import FeatureNetwork
@@ -110,7 +110,10 @@ def _compare(stage: StageContext, evaluation, champion) -> Decision:  # type: ig
         return decide(evaluation.frechet_distance, None, "champion")
     generator = load_generator(champion.uri)
     name = f"champion version {champion.version}"
-    if generator.config.shape != images.shape or generator.config.classes not in (0, images.classes):
+    if generator.config.shape != images.shape or generator.config.classes not in (
+        0,
+        images.classes,
+    ):
         return decide(evaluation.frechet_distance, None, f"{name} of the same shape")
     network = FeatureNetwork.load(stage.upstream("feature_network"))
     other = evaluate(generator, images, network, stage.settings.evaluation)

@@ -64,7 +64,8 @@ class StageContext:
         name = asset_key.to_user_string()
         if not records:
             raise FoundryError(
-                f"{name} was never materialized; materialize it before {self.pipeline}/{self.stage}."
+                f"{name} was never materialized; materialize it before "
+                f"{self.pipeline}/{self.stage}."
             )
         materialization = (own or records)[0].asset_materialization
         tags = (materialization.tags if materialization else None) or {}

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster.components.component.component_scaffolder import ScaffoldRequest
 from dagster.components.component_scaffolding import scaffold_component
-from dagster.components.scaffold.scaffold import Scaffolder, scaffold_with
 from pydantic import BaseModel
 
 from gan_core.config import PipelineSettings
@@ -30,10 +28,10 @@ STAGES = (
 )
 
 
-class GanPipelineScaffolder(Scaffolder[Any]):
+class GanPipelineScaffolder(dg.Scaffolder[Any]):
     """Starts a pipeline on a folder of one's own images."""
 
-    def scaffold(self, request: ScaffoldRequest[Any]) -> None:
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         """Write `defs.yaml` with the settings that a person has to choose."""
         attributes = {
             "description": "Images of my own.",
@@ -49,7 +47,7 @@ class GanPipelineScaffolder(Scaffolder[Any]):
         scaffold_component(request, attributes)
 
 
-@scaffold_with(GanPipelineScaffolder)
+@dg.scaffold_with(GanPipelineScaffolder)
 @dataclass
 class GanPipeline(dg.Component):
     """From images to a registered generator; every attribute is described in docs/settings.md."""

@@ -1,0 +1,49 @@
+# Everything a person or CI does here. `make run` and `make test` do all the set-up.
+PYTHON ?= python3
+PIPELINE ?= digits
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run ui install test lint bench faults clean
+
+run: install  ## run a whole pipeline: make run PIPELINE=mnist
+	@$(BIN)/gan-foundry run $(PIPELINE)
+
+ui: install  ## Dagster's and MLflow's pages on this machine
+	@exec $(BIN)/gan-foundry ui
+
+install: .venv/installed  ## make .venv and install the program
+
+test: lint  ## all that CI runs
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed-dev  ## measurements, written to benchmarks/results
+	$(BIN)/python -m benchmarks.first_run
+
+faults: .venv/installed-dev  ## the fault tests in their long form
+	GAN_FOUNDRY_FAULTS=long $(BIN)/python -m pytest tests/faults
+
+clean:  ## remove what was installed; what was trained stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+.venv/python: 
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; name a newer one with make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	  { rm -rf .venv; echo "error: $(PYTHON) cannot make .venv; apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+.venv/installed: pyproject.toml constraints.txt | .venv/python
+	@echo "installing into .venv (a few minutes the first time) …"
+	@$(PIP_INSTALL) --editable '.[pipelines]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(PIP_INSTALL) --editable '.[pipelines,dev]'
+	@touch $@
