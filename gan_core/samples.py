@@ -16,7 +16,7 @@ GRID_IMAGES = 100
 def export_samples(
     generator: ReleasedGenerator, count: int, seed: int, truncation: float, folder: Path
 ) -> np.ndarray:
-    """Write `count` images as PNG, a grid of the first hundred, and latents, labels and images.
+    """Write `count` images as PNG, a grid of the first (at most a hundred), and latents, labels and images.
 
     Classes come in turn, so that each is shown.
 
@@ -38,7 +38,8 @@ def export_samples(
         seed=np.int64(seed),
         truncation=np.float64(truncation),
     )
-    shown = images[:GRID_IMAGES]
-    grid = make_grid(shown, grid_columns(len(shown), classes))
+    shown = min(count, GRID_IMAGES)
+    columns = grid_columns(shown, classes)
+    grid = make_grid(images[: shown // columns * columns], columns)  # whole rows
     save_png(grid, folder / GRID_FILE, display_scale(grid))
     return grid

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.config import PipelineSettings
+from gan_core.device import choose_device, choose_precision
 from gan_core.errors import FoundryError
 from gan_core.training.job import (
     EXIT_INTERRUPTED,
@@ -43,7 +44,7 @@ def write_job(
         # The data may have moved with the store since; what is trained has not changed.
         job = TrainingJob.read(folder).model_copy(update={"image_set": image_set})
     else:
-        device, precision = _choose(settings)
+        device = choose_device(settings.training.device)
         job = TrainingJob(
             name=name,
             image_set=image_set,
@@ -51,7 +52,7 @@ def write_job(
             network=settings.network,
             training=settings.training,
             device=device,
-            precision=precision,
+            precision=choose_precision(settings.training.precision, device),
             threads=settings.training.threads or len(os.sched_getaffinity(0)),
         )
     job.write(folder)
@@ -121,18 +122,3 @@ def _raise_failure(status: int, folder: Path, log: Path) -> None:
         )
     end = "\n".join(lines[-20:])
     raise RuntimeError(f"the training process ended with status {status}; its log ends:\n{end}")
-
-
-def _choose(settings: PipelineSettings) -> tuple[Any, Any]:
-    import torch
-
-    from gan_core.training.job import choose_precision
-
-    asked = settings.training.device
-    has_gpu = torch.cuda.is_available()
-    if asked == "cuda" and not has_gpu:
-        raise FoundryError(
-            "training.device is cuda, but torch sees no GPU on this machine; use auto or cpu."
-        )
-    device = "cuda" if asked != "cpu" and has_gpu else "cpu"
-    return device, choose_precision(settings.training.precision, device)

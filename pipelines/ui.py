@@ -19,6 +19,7 @@ from pipelines import home, tracking
 from pipelines.terminal import error_console
 
 HOST = "127.0.0.1"
+LOG_FOLDER = "server_logs"  # Dagster empties a folder called logs
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 
@@ -83,7 +84,7 @@ def _raise_stop(*_: object) -> None:
 
 def _start(name: str, command: list[str], environment: Mapping[str, str]) -> Service:
     program = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
-    logs = home.home() / "logs"
+    logs = home.home() / LOG_FOLDER
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
     with log.open("wb") as output:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from gan_core.config import NetworkSettings, Precision, TrainingSettings, fingerprint
+from gan_core.config import NetworkSettings, TrainingSettings, fingerprint
 
 JOB_FILE = "job.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -61,16 +61,3 @@ class TrainingJob(BaseModel):
     def write(self, folder: Path) -> None:
         """Put the job into a training folder."""
         (folder / JOB_FILE).write_text(self.model_dump_json(indent=2))
-
-
-def choose_precision(asked: Precision, device: str) -> Literal["fp32", "bf16"]:
-    """Resolve `auto`: bf16 where the device computes in it, which is about twice as fast."""
-    if asked != "auto":
-        return asked
-    import torch
-
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capabilities = torch.cpu.get_capabilities()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return "bf16" if native else "fp32"

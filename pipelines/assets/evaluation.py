@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from gan_core.device import choose_device
 from gan_core.training.job import RELEASE_FOLDER
 from pipelines.assets.generator import tracked_run
 from pipelines.assets.stage import Stage, StageContext, StageResult
@@ -20,13 +21,14 @@ def _work(stage: StageContext) -> StageResult:
     run = tracked_run(stage, training)
     assert run is not None  # noqa: S101  # for the type checker: it was required
     settings = stage.settings.evaluation
+    device = choose_device(stage.settings.training.device)
     path = stage.path(training.name, image_folder.name, network_folder.name, settings)
     with open_stage(path) as folder:
         if folder.working:
             evaluate(
-                ReleasedGenerator.load(training / RELEASE_FOLDER),
+                ReleasedGenerator.load(training / RELEASE_FOLDER, device),
                 open_image_set(image_folder),
-                FeatureNetwork.load(network_folder),
+                FeatureNetwork.load(network_folder, device),
                 settings,
             ).write(folder.working)
     found = Evaluation.read(path)
@@ -45,6 +47,7 @@ def _work(stage: StageContext) -> StageResult:
             **metrics,
             "distance_over_floor": found.frechet_distance / found.floor,
             "card": found.card.line,
+            "device": device,
             "class_shares": dict(found.class_shares),
             "report": dg.MetadataValue.json(found.model_dump(mode="json")),
             "mlflow_run": dg.MetadataValue.url(run.url),

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from gan_core.device import choose_device
 from pipelines.assets.stage import Stage, StageContext, StageResult
 from pipelines.store import open_stage
 
@@ -12,10 +13,11 @@ def _work(stage: StageContext) -> StageResult:
 
     images = open_image_set(stage.upstream("training_images"))
     settings = stage.settings.feature_network
+    device = choose_device(stage.settings.training.device)
     path = stage.path(images.sha256, settings)
     with open_stage(path) as folder:
         if folder.working:
-            make_feature_network(images, settings).save(folder.working)
+            make_feature_network(images, settings, device).save(folder.working)
     network = FeatureNetwork.load(path)
     accuracy = network.config.held_out_accuracy
     return StageResult(
@@ -26,6 +28,7 @@ def _work(stage: StageContext) -> StageResult:
             "feature_dim": network.config.feature_dim,
             "trained_on": len(images.train) if network.config.classes else 0,
             **({} if accuracy is None else {"held_out_accuracy": accuracy}),
+            "device": device,
             "sha256": network.sha256,
             "folder": dg.MetadataValue.path(path),
         },
