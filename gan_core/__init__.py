@@ -6,14 +6,14 @@ Importing this package does no work; the names below are loaded when they are fi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gan_core.generator import ReleasedGenerator, load_generator
+    from .generator import ReleasedGenerator, load_generator
 
 __all__ = ["ReleasedGenerator", "load_generator"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from gan_core import generator
+        from . import generator
 
         return getattr(generator, name)
     raise AttributeError(f"module 'gan_core' has no attribute {name!r}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gan_core.errors import FoundryError
+from .errors import FoundryError
 
 SourceName = Literal["digits", "mnist", "fashion_mnist", "kmnist", "cifar10", "image_folder"]
 Precision = Literal["auto", "fp32", "bf16"]

@@ -16,7 +16,7 @@ GRID_IMAGES = 100
 def export_samples(
     generator: ReleasedGenerator, count: int, seed: int, truncation: float, folder: Path
 ) -> np.ndarray:
-    """Write `count` images as PNG, a grid of the first (at most a hundred), and latents, labels and images.
+    """Write `count` images as PNG, a grid of up to a hundred, and an archive with their latents.
 
     Classes come in turn, so that each is shown.
 

@@ -1,6 +1,8 @@
 """What tests share: small prepared images, homes of their own, and the mirror where it exists."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,3 +95,15 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
 def subprocess_environment(**more: str) -> dict[str, str]:
     """The environment for programs that a test starts."""
     return {**os.environ, **more}
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of the project's tracked files, for what would write into the project."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (PROJECT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(PROJECT / name, folder / name)
+    return folder

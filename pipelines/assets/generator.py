@@ -1,7 +1,6 @@
 """`generator`: the adversarial training, in a process of its own, followed through its journal."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +13,7 @@ from gan_core.training.job import (
     GRID_FOLDER,
     JOURNAL_FILE,
     RELEASE_FOLDER,
+    TrainingJob,
 )
 from gan_core.training.journal import read_journal
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
@@ -37,7 +37,7 @@ def _work(stage: StageContext) -> StageResult:
     with open_stage(path, resumable=True) as folder:
         if folder.working:
             write_job(stage.pipeline, settings, image_folder, images.sha256, folder.working)
-            follower = _Follower(stage, folder.working, lambda: _open_run(stage, path.name))
+            follower = _Follower(stage, path.name, folder.working)
             run_job(folder.working, follower)
     run = tracked_run(stage, path, required=False)
     rows = [row for _, row in read_journal(path / JOURNAL_FILE)]
@@ -51,7 +51,7 @@ def tracked_run(stage: StageContext, path: Path, *, required: bool = True) -> Tr
         FoundryError: MLflow cannot be used, and the run is required.
     """
     try:
-        run = _open_run(stage, path.name)
+        run = _open_run(stage, path.name, path)
         journal = path / JOURNAL_FILE
         _ship(run, path, journal.stat().st_size)
         run.finish()
@@ -63,12 +63,16 @@ def tracked_run(stage: StageContext, path: Path, *, required: bool = True) -> Tr
     return run
 
 
-def _open_run(stage: StageContext, key: str) -> TrackedRun:
-    run_id = stage.dagster.run_id
+def _open_run(stage: StageContext, key: str, folder: Path) -> TrackedRun:
+    run_id, job = stage.dagster.run_id, TrainingJob.read(folder)
     tags = {
         "dagster.run_id": run_id,
         "dagster.run_url": dagster_run_url(run_id),
         "pipeline": stage.pipeline,
+        "data.sha256": job.image_set_sha256,
+        "environment.device": job.device,
+        "environment.precision": job.precision,
+        "environment.threads": job.threads,
     }
     return open_run(stage.pipeline, stage.settings, key, tags)
 
@@ -91,10 +95,10 @@ class _Follower:
     MLflow gets what a checkpoint has made final. If it is down, the training goes on without it.
     """
 
-    def __init__(self, stage: StageContext, folder: Path, open_: Callable[[], TrackedRun]) -> None:
+    def __init__(self, stage: StageContext, key: str, folder: Path) -> None:
         self._stage = stage
+        self._key = key
         self._folder = folder
-        self._open = open_
         self._run: TrackedRun | None = None
         self._next_shipment = 0.0
         self._next_log = 0.0
@@ -115,7 +119,7 @@ class _Follower:
 
         checkpoint = read_progress(self._folder / CHECKPOINT_FILE)
         try:
-            self._run = self._run or self._open()
+            self._run = self._run or _open_run(self._stage, self._key, self._folder)
             if checkpoint is not None:
                 _ship(self._run, self._folder, checkpoint.journal_bytes)
         except FoundryError as error:

@@ -1,0 +1,75 @@
+"""One whole run of the shipped `digits` pipeline, which the end-to-end tests look at together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import PROJECT
+
+GAN_FOUNDRY = Path(sys.executable).with_name("gan-foundry")
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a program left when it ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.stdout)
+
+
+def run_command(home: Path, *arguments: str, **environment: str) -> CommandResult:
+    """Run `gan-foundry` in a process of its own, with a home of its own."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    result = subprocess.run(
+        [GAN_FOUNDRY, *arguments],
+        env={**clean, "DAGSTER_HOME": str(home), **environment},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return CommandResult(result.returncode, result.stdout, result.stderr)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A home with the whole `digits` pipeline in it, and what the run printed."""
+
+    home: Path
+    result: CommandResult
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    home = tmp_path_factory.mktemp("e2e") / "home"
+    result = run_command(home, "run", "digits", "--json")
+    assert result.status == 0, result.stderr
+    return FinishedRun(home, result)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find

@@ -1,0 +1,94 @@
+"""Programs that fetch a registered generator, each in an environment of its own."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, copy_project
+from tests.e2e.bare_environment import make_environment, run_python
+from tests.e2e.conftest import FinishedRun
+
+pytestmark = pytest.mark.slow
+
+LOADER = """
+import hashlib, importlib.util, sys
+for name in ("dagster", "torchvision", "pooch"):
+    assert importlib.util.find_spec(name) is None, name
+from gan_core import load_generator
+generator = load_generator("models:/digits@champion")
+images = generator.sample(16, seed=7)
+assert images.shape == (16, 16, 16, 1) and images.dtype == "uint8", (images.shape, images.dtype)
+assert (generator.sample(16, seed=7) == images).all()
+assert (generator.sample(100, seed=7)[:16] == images).all()
+assert (generator.sample(3, seed=7) == images[:3]).all()
+assert (generator.sample(16, seed=8) != images).any()
+labels = [i % 10 for i in range(16)]
+print(hashlib.sha256(generator.sample(16, seed=7, labels=labels).tobytes()).hexdigest())
+"""
+
+PYFUNC = """
+import hashlib, importlib.util
+for name in ("gan_core", "pipelines"):
+    assert importlib.util.find_spec(name) is None, name
+import mlflow, numpy
+model = mlflow.pyfunc.load_model("models:/digits@champion")
+labels = numpy.arange(16, dtype="int64") % 10
+images = model.predict(labels, params={"seed": 7, "truncation": 1.0})
+assert images.shape == (16, 16, 16, 1) and images.dtype == "uint8", (images.shape, images.dtype)
+assert (model.predict(labels, params={"seed": 8}) != images).any()
+assert (model.predict(labels) != images).any()
+for wrong in (numpy.array([10]), numpy.array([-1])):
+    try:
+        model.predict(wrong)
+    except Exception as error:
+        assert "outside the 10 classes" in str(error), error
+    else:
+        raise SystemExit("a label outside the classes was taken")
+print(hashlib.sha256(images.tobytes()).hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def images_by_load_generator(
+    finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """Runs LOADER from the built wheel with its base dependencies alone."""
+    folder = tmp_path_factory.mktemp("consumer")
+    source = copy_project(folder / "source")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", folder, source], check=True, capture_output=True)
+    (wheel,) = folder.glob("gan_foundry-*.whl")
+    base = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    python = make_environment(folder / "environment", base)
+    (site_packages,) = (folder / "environment" / "lib").glob("*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site_packages)
+    return run_python(python, LOADER, folder, MLFLOW_TRACKING_URI=finished_run.tracking_uri)
+
+
+def test_the_wheel_with_its_base_dependencies_loads_and_samples(
+    images_by_load_generator: str,
+) -> None:
+    assert len(images_by_load_generator.strip()) == 64
+
+
+def test_pyfunc_without_the_project_and_without_pickle_gives_the_same_images(
+    finished_run: FinishedRun, images_by_load_generator: str, tmp_path: Path
+) -> None:
+    (requirements,) = finished_run.home.glob(
+        "mlflow/artifacts/digits/models/*/artifacts/requirements.txt"
+    )
+    python = make_environment(tmp_path / "environment", requirements.read_text().split())
+    images = run_python(
+        python,
+        PYFUNC,
+        tmp_path,
+        MLFLOW_TRACKING_URI=finished_run.tracking_uri,
+        MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+    )
+
+    assert images == images_by_load_generator

@@ -1,0 +1,51 @@
+"""The 60,000-image sets and the colour zip, from a mirror of real files, with short trainings."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import run_command
+
+pytestmark = [pytest.mark.slow, pytest.mark.mirror]
+
+SHORT = {
+    "training.kimg": 3,
+    "feature_network.epochs": 1,
+    "evaluation.samples": 1000,
+}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "held_out", "training_images"),
+    [
+        ("mnist", 10_000, 60_000),
+        ("fashion_mnist", 10_000, 60_000),
+        ("cifar10_20pct", 10_000, 10_000),
+    ],
+)
+def test_a_pipeline_from_the_mirror_ends_in_the_registry(
+    pipeline: str, held_out: int, training_images: int, mirror: str, own_home: Path
+) -> None:
+    settings = [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
+    result = run_command(own_home, "run", pipeline, *settings, "--json", GAN_FOUNDRY_MIRROR=mirror)
+
+    assert result.status == 0, result.stderr
+    summary = result.json
+    assert summary["alias"] == "champion"
+    assert summary["evaluation"]["card"]["reference_images"] == held_out
+    assert summary["evaluation"]["card"]["samples"] == 1000
+    assert len(summary["evaluation"]["class_shares"]) == 10
+    (dataset,) = own_home.glob(f"store/{pipeline}/training_images/*/dataset.json")
+    assert f'"train": {training_images}' in dataset.read_text()
+
+
+def test_without_a_mirror_and_a_network_the_files_and_the_remedy_are_named(own_home: Path) -> None:
+    # A proxy that nobody runs stands for the missing network.
+    nowhere = "http://127.0.0.1:9"
+    result = run_command(own_home, "run", "mnist", HTTPS_PROXY=nowhere, HTTP_PROXY=nowhere)
+
+    assert result.status == 2
+    assert "train-images-idx3-ubyte.gz could not be downloaded" in result.stderr
+    assert "no connection" in result.stderr
+    assert "GAN_FOUNDRY_MIRROR" in result.stderr
+    assert list(own_home.glob("store/mnist/raw_images/*/*")) == []
