@@ -124,6 +124,14 @@ def models(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
+def settings() -> None:
+    """Print every setting with what is allowed, its default and its meaning."""
+    from gan_core.settings_table import settings_table
+
+    click.echo(settings_table(), nl=False)
+
+
+@main.command()
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what is installed, where things lie, and whether they can be used."""

@@ -19,7 +19,6 @@ def _work(stage: StageContext) -> StageResult:
     image_folder = stage.upstream("training_images")
     network_folder = stage.upstream("feature_network")
     run = tracked_run(stage, training)
-    assert run is not None  # noqa: S101  # for the type checker: it was required
     settings = stage.settings.evaluation
     device = choose_device(stage.settings.training.device)
     path = stage.path(training.name, image_folder.name, network_folder.name, settings)

@@ -39,28 +39,30 @@ def _work(stage: StageContext) -> StageResult:
             write_job(stage.pipeline, settings, image_folder, images.sha256, folder.working)
             follower = _Follower(stage, path.name, folder.working)
             run_job(folder.working, follower)
-    run = tracked_run(stage, path, required=False)
+    run = _tracked_run_if_reachable(stage, path)
     rows = [row for _, row in read_journal(path / JOURNAL_FILE)]
     return StageResult(path.name, folder.reused, _metadata(path, rows, run))
 
 
-def tracked_run(stage: StageContext, path: Path, *, required: bool = True) -> TrackedRun | None:
+def tracked_run(stage: StageContext, path: Path) -> TrackedRun:
     """The MLflow run of a finished training, with its whole journal shipped.
 
     Raises:
-        FoundryError: MLflow cannot be used, and the run is required.
+        FoundryError: MLflow cannot be used.
     """
+    run = _open_run(stage, path.name, path)
+    _ship(run, path, (path / JOURNAL_FILE).stat().st_size)
+    run.finish()
+    return run
+
+
+def _tracked_run_if_reachable(stage: StageContext, path: Path) -> TrackedRun | None:
+    """The same, or None: a tracking server that is down does not undo a training."""
     try:
-        run = _open_run(stage, path.name, path)
-        journal = path / JOURNAL_FILE
-        _ship(run, path, journal.stat().st_size)
-        run.finish()
+        return tracked_run(stage, path)
     except FoundryError as error:
-        if required:
-            raise
         stage.dagster.log.warning(f"the learning curves wait for the evaluation: {error}")
         return None
-    return run
 
 
 def _open_run(stage: StageContext, key: str, folder: Path) -> TrackedRun:

@@ -1,12 +1,20 @@
 """`raw_images`: the images as their source has them, verified, counted and listed."""
 
+import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from gan_core.config import DataSettings
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_grid
 from pipelines.store import open_stage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gan_core.data.manifest import RawImages
+    from gan_core.data.sources import Source
 
 LISTING_SETTINGS = {"source", "archive", "sha256", "path", "held_out_fraction", "split_seed"}
 PREVIEW_IMAGES = 60
@@ -40,7 +48,7 @@ def _work(stage: StageContext) -> StageResult:
             "sha256": raw.sha256,
             "licence": raw.licence,
             "source": data.source,
-            "preview": inline_grid(_preview(source, data), "some of the images"),
+            "preview": inline_grid(_preview(raw, source, data), "some of the images"),
             "manifest": dg.MetadataValue.path(path / "manifest.parquet"),
             "dagster/column_schema": dg.TableSchema(columns=columns),
         },
@@ -59,15 +67,18 @@ def _state_of_path(data: DataSettings) -> list[tuple[str, int, int]]:
     )
 
 
-def _preview(source, data: DataSettings):  # type: ignore[no-untyped-def]
-    import itertools
-
+def _preview(raw: "RawImages", source: "Source", data: DataSettings) -> "np.ndarray":
+    """A grid of the first images."""
     import numpy as np
 
     from gan_core.data.preparation import fit_image
     from gan_core.image_grid import grid_columns, make_grid
 
-    pictures = [fit_image(image.decode(), data) for image in itertools.islice(source, 60)]
+    listed = set(raw.manifest["name"].head(PREVIEW_IMAGES))
+    readable = (image for image in source if image.name in listed)
+    pictures = [
+        fit_image(image.decode(), data) for image in itertools.islice(readable, len(listed))
+    ]
     return make_grid(np.stack(pictures), grid_columns(len(pictures), 12))
 
 

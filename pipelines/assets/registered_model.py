@@ -2,12 +2,17 @@
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from gan_core.training.job import RELEASE_FOLDER
 from pipelines.assets.generator import tracked_run
 from pipelines.assets.stage import Stage, StageContext, StageResult
+
+if TYPE_CHECKING:
+    from gan_core.evaluation.report import Evaluation
+    from pipelines.registry import RegisteredVersion
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,6 @@ def _work(stage: StageContext) -> StageResult:
     images = open_image_set(stage.upstream("training_images"))
     weights = file_sha256(release / WEIGHTS_FILE)
     run = tracked_run(stage, training)
-    assert run is not None  # noqa: S101  # for the type checker: it was required
     model = stage.pipeline
     with registry.registry_errors():
         known = registry.find_version(run.client, model, weights)
@@ -98,7 +102,9 @@ def _work(stage: StageContext) -> StageResult:
     )
 
 
-def _compare(stage: StageContext, evaluation, champion) -> Decision:  # type: ignore[no-untyped-def]
+def _compare(
+    stage: StageContext, evaluation: "Evaluation", champion: "RegisteredVersion | None"
+) -> Decision:
     """Measure the present champion on the candidate's reference, latents and network."""
     from gan_core.data.image_set import open_image_set
     from gan_core.evaluation.feature_network import FeatureNetwork

@@ -25,7 +25,6 @@ def _work(stage: StageContext) -> StageResult:
                 folder.working,
             )
     run = tracked_run(stage, training)
-    assert run is not None  # noqa: S101  # for the type checker: it was required
     run.log_files([path / GRID_FILE, path / ARCHIVE_FILE], "samples")
     return StageResult(
         path.name,

@@ -1,0 +1,54 @@
+"""The settings tree as a Markdown table, for `gan-foundry settings` and docs/settings.md."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from gan_core.config import PipelineSettings, Settings
+
+
+def settings_table() -> str:
+    """Every setting with what is allowed, its default and its meaning, a section a table."""
+    sections = [
+        (name, field.annotation)
+        for name, field in PipelineSettings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+    ]
+    parts = ["# Settings", "", "Every key of a pipeline's `defs.yaml`, below `attributes:`."]
+    for name, model in sections:
+        parts += ["", f"## {name}", "", (model.__doc__ or "").strip(), "", *_rows(name, model)]
+    return "\n".join(parts) + "\n"
+
+
+def _rows(section: str, model: type[BaseModel]) -> list[str]:
+    rows = ["| key | allowed | default | meaning |", "|---|---|---|---|"]
+    schema = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+        meaning = field.description or ""
+        rows.append(f"| `{section}.{name}` | {_allowed(schema[name])} | {default} | {meaning} |")
+    return rows
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_allowed(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema["type"] == "array":
+        items = schema.get("items") or schema["prefixItems"][0]
+        return f"list of {_allowed(items)}"
+    bounds = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in (
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
+        )
+        if key in schema
+    ]
+    return " ".join([schema["type"], ", ".join(bounds)]).strip()
