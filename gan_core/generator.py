@@ -193,7 +193,7 @@ class ReleasedGenerator:
     def save(self, folder: Path) -> None:
         """Write `generator.safetensors` and `config.json`."""
         state = {name: value.contiguous() for name, value in self._module.state_dict().items()}
-        safetensors.torch.save_file(state, folder / WEIGHTS_FILE)
+        (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state))
         (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2))
 
     @classmethod

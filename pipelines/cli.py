@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 from gan_core.errors import FoundryError
-from pipelines import home
 from pipelines.terminal import RunDisplay, error_console, print_result, versions_table
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # as shells report SIGINT
 
 
 class _Group(click.Group):
@@ -62,11 +62,14 @@ def run(name: str, assignments: tuple[str, ...], seed: int | None, as_json: bool
     console = error_console()
     with _standard_output_to_error(), RunDisplay(console) as display:
         from pipelines.progress import watching
-        from pipelines.run import StageCrashedError, run_pipeline
+        from pipelines.run import RunInterruptedError, StageCrashedError, run_pipeline
 
         try:
             with watching(display):
                 summary = run_pipeline(name, overrides).summary()
+        except RunInterruptedError as error:
+            console.print(f"error: {error}", markup=False, soft_wrap=True)
+            sys.exit(EXIT_INTERRUPTED)
         except StageCrashedError as error:
             console.print(f"error: {error}", markup=False, soft_wrap=True)
             sys.exit(1)
@@ -149,11 +152,11 @@ def doctor(as_json: bool) -> None:
 
 
 def _list_models(name: str | None) -> list[dict[str, Any]]:
-    from pipelines import registry, tracking
+    from pipelines import registry
 
     with registry.registry_errors():
-        client = tracking.connect()
-        known = registry.models(client)
+        client = registry.connect_for_reading()
+        known = registry.models(client) if client else []
         if name is not None and name not in known:
             names = ", ".join(known) or "none yet"
             raise FoundryError(
@@ -166,6 +169,7 @@ def _list_models(name: str | None) -> list[dict[str, Any]]:
                 "versions": [_version_row(v) for v in registry.versions(client, model)],
             }
             for model in ([name] if name else known)
+            if client
         ]
 
 
@@ -193,7 +197,6 @@ def _standard_output_to_error() -> Iterator[None]:
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
-    home.prepare_home()
     try:
         yield
     finally:

@@ -59,7 +59,7 @@ def _database_state(problems: list[str]) -> str:
     uri = home.tracking_uri()
     if "://" not in uri or uri.startswith(("http://", "https://")):
         return _server_state(uri, problems)
-    if uri == home.local_tracking_uri() and not (home.mlflow_folder() / "mlflow.db").exists():
+    if uri == home.local_tracking_uri() and not home.local_database().exists():
         return "not made yet"
     import sqlalchemy
     from mlflow.exceptions import MlflowException

@@ -37,9 +37,14 @@ def mlflow_folder() -> Path:
     return home() / "mlflow"
 
 
+def local_database() -> Path:
+    """MLflow's SQLite file."""
+    return mlflow_folder() / "mlflow.db"
+
+
 def local_tracking_uri() -> str:
     """MLflow's SQLite database at an absolute path."""
-    return f"sqlite:///{mlflow_folder() / 'mlflow.db'}"
+    return f"sqlite:///{local_database()}"
 
 
 def tracking_uri() -> str:

@@ -55,6 +55,13 @@ class RegisteredVersion:
         return f"models:/{self.model}/{self.version}"
 
 
+def connect_for_reading() -> "MlflowClient | None":
+    """A client of the registry, or None where no local database was made yet: none is made now."""
+    if home.tracking_uri() == home.local_tracking_uri() and not home.local_database().exists():
+        return None
+    return tracking.connect()
+
+
 def register_generator(
     model: str,
     release: Path,

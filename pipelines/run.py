@@ -13,6 +13,10 @@ from pipelines.pipeline_files import load_pipeline
 from pipelines.settings_overrides import SettingsOverrides, run_config
 
 
+class RunInterruptedError(Exception):
+    """Somebody pressed Ctrl-C, or asked the process to end."""
+
+
 class StageCrashedError(Exception):
     """A stage failed for a reason that the user cannot mend; the text holds the traceback."""
 
@@ -69,6 +73,7 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
     Raises:
         FoundryError: The name or a setting is wrong (then nothing was started), or a stage failed
             for a reason that the user can mend.
+        RunInterruptedError: It was interrupted; what was done is kept.
         StageCrashedError: A stage failed for another reason.
     """
     SettingsOverrides(values=dict(overrides)).apply(load_pipeline(name))
@@ -85,7 +90,7 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
             run_config=config, instance=instance, raise_on_error=False, tags={"pipeline": name}
         )
     if not result.success:
-        _raise_failure(result)
+        _raise_failure(name, result)
     metadata = {}
     for event in result.get_asset_materialization_events():
         found = event.step_materialization_data.materialization
@@ -95,13 +100,17 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
     return PipelineRun(name, result.run_id, metadata, time.monotonic() - start)
 
 
-def _raise_failure(result: dg.ExecuteInProcessResult) -> None:
+def _raise_failure(name: str, result: dg.ExecuteInProcessResult) -> None:
     for event in result.get_step_failure_events():
         data = event.step_failure_data
         stage = str(event.step_key).replace("__", "/")
         if data.user_failure_data is not None and data.user_failure_data.description:
             raise FoundryError(f"{stage}: {data.user_failure_data.description}")
         error = data.error.cause or data.error if data.error else None
+        if "DagsterExecutionInterruptedError" in (data.error.to_string() if data.error else ""):
+            raise RunInterruptedError(
+                f"{stage} was interrupted; run {name} again to go on from here."
+            )
         raise StageCrashedError(
             f"{stage} failed in run {result.run_id}, which looks like a bug of this program:\n"
             f"{error.to_string() if error else event.message}"

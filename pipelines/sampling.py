@@ -1,11 +1,10 @@
 """`gan-foundry sample`: images from a registered model, written to a folder."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from gan_core.errors import FoundryError
-from pipelines import home, registry, tracking
+from pipelines import registry
 
 
 def sample_model(model: str, count: int, seed: int, truncation: float, out: Path) -> dict[str, Any]:
@@ -37,15 +36,13 @@ def sample_model(model: str, count: int, seed: int, truncation: float, out: Path
 
 def _registered(model: str) -> str:
     with registry.registry_errors():
-        client = tracking.connect()
-        os.environ["MLFLOW_TRACKING_URI"] = home.tracking_uri()
-        if model.startswith("models:/"):
-            return model
-        name = model.partition("@")[0].partition("/")[0]
-        known = registry.models(client)
+        client = registry.connect_for_reading()
+        known = registry.models(client) if client else []
+    address = model.removeprefix("models:/")
+    name = address.partition("@")[0].partition("/")[0]
     if name not in known:
         raise FoundryError(
             f"there is no registered model {name!r}; registered are {', '.join(known) or 'none'}, "
             "and `gan-foundry run NAME` registers one."
         )
-    return f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@champion"
+    return f"models:/{address}" if address != name else f"models:/{name}@champion"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import requests
 
 from gan_core.errors import FoundryError
@@ -58,8 +59,10 @@ def serve(port: int, mlflow_port: int) -> None:
     services: list[Service] = []
     try:
         console.print("starting Dagster and MLflow …")
+        # Databases are made before several processes open them at once, which fails.
+        dg.DagsterInstance.get().dispose()
         if own_mlflow:
-            tracking.connect()  # makes the database before several processes open it
+            tracking.connect()
             services.append(_start("mlflow", _mlflow_command(mlflow_port), _mlflow_environment()))
         workspace = ["--workspace", str(home.WORKSPACE_FILE)]
         webserver = ["dagster-webserver", "--host", HOST, "--port", str(port), *workspace]

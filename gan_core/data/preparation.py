@@ -4,6 +4,7 @@ Images pass one at a time, so memory does not grow with the set.
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ def prepare_images(raw_folder: Path, settings: DataSettings, folder: Path) -> Im
 
     shape = (len(manifest), settings.height, settings.width, settings.channels)
     images = np.lib.format.open_memmap(folder / IMAGES_FILE, "w+", np.uint8, shape)
+    _reserve_disk(folder / IMAGES_FILE)
     written = 0
     for image in source:
         if image.name not in rows:
@@ -113,6 +115,12 @@ def fit_image(image: PIL.Image.Image, settings: DataSettings) -> np.ndarray:
         else:
             image = PIL.ImageOps.pad(image, size, RESAMPLING)
     return np.asarray(image, np.uint8).reshape(settings.height, settings.width, -1)
+
+
+def _reserve_disk(file: Path) -> None:
+    """Take the file's whole length now: a full disk is then an OSError, and not a bus error."""
+    with file.open("r+b") as handle:
+        os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
 
 
 def _check_labels(labels: np.ndarray, class_names: list[str], names: list[str]) -> None:

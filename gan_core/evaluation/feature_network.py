@@ -118,7 +118,7 @@ class FeatureNetwork:
     def save(self, folder: Path) -> None:
         """Write weights and description."""
         state = {name: value.contiguous() for name, value in self._net.state_dict().items()}
-        safetensors.torch.save_file(state, folder / WEIGHTS_FILE)
+        (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state))
         (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2))
 
     @classmethod

@@ -4,6 +4,7 @@ SIGINT, SIGTERM and the death of the parent named by `--parent` end it with a ch
 """
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -57,6 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
     should_stop = StopRequest(options.parent)
     try:
         reason = _train_alone(options.folder, should_stop)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(  # noqa: T201
+            f"error: the disk of {options.folder} is full; free some space and run again, which "
+            "continues from the last checkpoint.",
+            file=sys.stderr,
+        )
+        return EXIT_USER_ERROR
     except FoundryError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR

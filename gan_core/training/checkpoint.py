@@ -35,9 +35,15 @@ def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], progress: P
     """Write a checkpoint; at every instant the file is the old one or the new one, whole."""
     temporary = path.with_suffix(".tmp")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(whole, temporary, {"progress": json.dumps(asdict(progress))})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    content = safetensors.torch.save(whole, {"progress": json.dumps(asdict(progress))})
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # a full disk: make room again, and keep the old checkpoint
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:

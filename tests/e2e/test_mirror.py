@@ -9,9 +9,9 @@ from tests.e2e.conftest import run_command
 pytestmark = [pytest.mark.slow, pytest.mark.mirror]
 
 SHORT = {
-    "training.kimg": 3,
+    "training.kimg": 1,
     "feature_network.epochs": 1,
-    "evaluation.samples": 1000,
+    "evaluation.samples": 500,
 }
 
 
@@ -33,7 +33,7 @@ def test_a_pipeline_from_the_mirror_ends_in_the_registry(
     summary = result.json
     assert summary["alias"] == "champion"
     assert summary["evaluation"]["card"]["reference_images"] == held_out
-    assert summary["evaluation"]["card"]["samples"] == 1000
+    assert summary["evaluation"]["card"]["samples"] == 500
     assert len(summary["evaluation"]["class_shares"]) == 10
     (dataset,) = own_home.glob(f"store/{pipeline}/training_images/*/dataset.json")
     assert f'"train": {training_images}' in dataset.read_text()

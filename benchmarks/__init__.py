@@ -1,0 +1,1 @@
+"""Measurements; each module writes benchmarks/results/<name>.json with the machine's name."""
