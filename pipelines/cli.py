@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from gan_core.errors import FoundryError
 from pipelines.terminal import RunDisplay, error_console, print_result, versions_table
@@ -28,7 +29,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except FoundryError as error:
-            error_console().print(f"[red]error:[/] {error}", markup=True, soft_wrap=True)
+            error_console().print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
             ctx.exit(EXIT_USER_ERROR)
 
 

@@ -31,7 +31,7 @@ def examine() -> dict[str, Any]:
         "dagster_home": str(home.home()),
         "store": str(store),
         "store_writable": _can_write(problems),
-        "free_disk_gb": round(shutil.disk_usage(home.home()).free / 1e9, 1),
+        "free_disk_gb": _free_disk_gb(),
         "mlflow_tracking_uri": home.tracking_uri(),
         "mlflow_database": _database_state(problems),
         "mirror": os.environ.get(MIRROR_VARIABLE) or "none",
@@ -39,6 +39,14 @@ def examine() -> dict[str, Any]:
         "pipelines": _pipelines(problems),
     }
     return {**report, "problems": problems, "healthy": not problems}
+
+
+def _free_disk_gb() -> float:
+    """Free space where the home is, or would be made."""
+    place = home.home()
+    while not place.is_dir():
+        place = place.parent
+    return round(shutil.disk_usage(place).free / 1e9, 1)
 
 
 def _can_write(problems: list[str]) -> bool:

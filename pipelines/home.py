@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+from gan_core.errors import FoundryError
+
 PROJECT = Path(__file__).resolve().parents[1]
 DEFS_FOLDER = Path(__file__).resolve().parent / "defs"
 WORKSPACE_FILE = PROJECT / "workspace.yaml"
@@ -17,12 +19,22 @@ def home() -> Path:
 
 
 def prepare_home() -> Path:
-    """Make the home, with the project's instance settings, and the one that Dagster uses."""
+    """Make the home, with the project's instance settings, and the one that Dagster uses.
+
+    Raises:
+        FoundryError: It cannot be written.
+    """
     place = home()
-    place.mkdir(parents=True, exist_ok=True)
     own = PROJECT / "dagster_home" / INSTANCE_FILE
-    if not (place / INSTANCE_FILE).exists() and own.exists():
-        shutil.copyfile(own, place / INSTANCE_FILE)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / INSTANCE_FILE).exists() and own.exists():
+            shutil.copyfile(own, place / INSTANCE_FILE)
+    except OSError as error:
+        raise FoundryError(
+            f"DAGSTER_HOME {place} cannot be written ({error.strerror}); set it to a folder that "
+            "can."
+        ) from error
     os.environ["DAGSTER_HOME"] = str(place)
     return place
 

@@ -12,17 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from gan_core.config import PipelineSettings
 from gan_core.device import choose_device, choose_precision
-from gan_core.errors import FoundryError
+from gan_core.errors import AlreadyTrainingError, FoundryError
 from gan_core.training.job import (
+    CHECKPOINT_FILE,
+    EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
     EXIT_USER_ERROR,
     JOB_FILE,
     JOURNAL_FILE,
+    LOCK_FILE,
+    OWNER_FILE,
     TrainingJob,
 )
 from gan_core.training.journal import read_journal
+from pipelines.store import describe_full_disk
 
 LOG_FILE = "trainer.log"
 POLL_SECONDS = 0.2
@@ -72,7 +79,7 @@ def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> No
     """
     command = [sys.executable, "-m", "gan_core.training", str(folder), "--parent", str(os.getpid())]
     log = folder / LOG_FILE
-    position = 0
+    position = _cut_journal(folder)
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -88,6 +95,31 @@ def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> No
         _stop(process)
     if process.returncode != 0:
         _raise_failure(process.returncode, folder, log)
+
+
+def _cut_journal(folder: Path) -> int:
+    """Cut off what an earlier attempt wrote after its checkpoint; returns the journal's length.
+
+    The trainer would cut it too, but then a follower might already have read beyond.
+
+    Raises:
+        AlreadyTrainingError: A trainer of an earlier attempt still runs, and does not end.
+    """
+    from gan_core.training.checkpoint import read_progress
+
+    try:
+        with filelock.FileLock(folder / LOCK_FILE, timeout=STOP_SECONDS):
+            progress = read_progress(folder / CHECKPOINT_FILE)
+            length = progress.journal_bytes if progress else 0
+            journal = folder / JOURNAL_FILE
+            if journal.exists():
+                os.truncate(journal, length)
+            return length
+    except filelock.Timeout:
+        raise AlreadyTrainingError(
+            f"the training in {folder} is already run by process "
+            f"{(folder / OWNER_FILE).read_text()}; wait for it or stop it."
+        ) from None
 
 
 def _follow(journal: Path, position: int, on_rows: Callable[[list[dict[str, Any]]], None]) -> int:
@@ -115,6 +147,8 @@ def _raise_failure(status: int, folder: Path, log: Path) -> None:
     lines = log.read_text(errors="replace").splitlines()
     if status == EXIT_USER_ERROR and lines:
         raise FoundryError(lines[-1].removeprefix("error: "))
+    if status == EXIT_DISK_FULL:
+        raise FoundryError(describe_full_disk(folder))
     if status == EXIT_INTERRUPTED:
         raise FoundryError(
             f"the training in {folder.name} was interrupted and left a checkpoint; run the "

@@ -1,6 +1,7 @@
 """The pipelines' YAML files, read without Dagster: which there are, and what they say."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,15 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
         FoundryError: Names the file, the key, the value and what is allowed.
     """
     shown = str(file.relative_to(PROJECT)) if file.is_relative_to(PROJECT) else str(file)
+    if not re.fullmatch("[A-Za-z0-9_]+", file.parent.name):
+        raise FoundryError(
+            f"{shown}: the folder's name {file.parent.name!r} is the pipeline's, so it may have "
+            "letters, digits and _ only; rename it."
+        )
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise FoundryError(f"{shown} is not UTF-8 text; save it as such.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -73,7 +81,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         FoundryError: It is not of that form.
     """
     key, equals, value = text.partition("=")
-    if not equals or not key:
+    if not equals or not key.strip():
         raise FoundryError(f"--set {text!r} must have the form key=value: training.kimg=20.")
     try:
         return key.strip(), yaml.safe_load(value)

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -144,7 +144,7 @@ def carried_package(parent: Path) -> Path:
 
 def versions(client: "MlflowClient", model: str) -> list[RegisteredVersion]:
     """All versions of a model, newest first; none if there is no such model."""
-    found = client.search_model_versions(f"name = '{model}'")
+    found = _pages(client.search_model_versions, f"name = '{model}'")
     aliases = _aliases(client, model)
     return sorted(
         (_registered(item, aliases) for item in found), key=lambda v: v.version, reverse=True
@@ -166,7 +166,18 @@ def champion(client: "MlflowClient", model: str) -> RegisteredVersion | None:
 
 def models(client: "MlflowClient") -> list[str]:
     """Names of all registered models."""
-    return sorted(model.name for model in client.search_registered_models())
+    return sorted(model.name for model in _pages(client.search_registered_models))
+
+
+def _pages(search: Callable[..., Any], query: str | None = None) -> Iterator[Any]:
+    """All that a search finds, page after page."""
+    token = None
+    while True:
+        page = search(query, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _aliases(client: "MlflowClient", model: str) -> dict[int, list[str]]:

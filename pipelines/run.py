@@ -10,7 +10,7 @@ import dagster as dg
 from gan_core.errors import FoundryError
 from pipelines.home import prepare_home
 from pipelines.pipeline_files import load_pipeline
-from pipelines.settings_overrides import SettingsOverrides, run_config
+from pipelines.settings_overrides import override_settings, run_config
 
 
 class RunInterruptedError(Exception):
@@ -76,14 +76,14 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
         RunInterruptedError: It was interrupted; what was done is kept.
         StageCrashedError: A stage failed for another reason.
     """
-    SettingsOverrides(values=dict(overrides)).apply(load_pipeline(name))
+    override_settings(load_pipeline(name), overrides)
     prepare_home()
     from pipelines.definitions import defs
 
     job = defs().resolve_job_def(name)
     start = time.monotonic()
     with dg.DagsterInstance.get() as instance:
-        config = run_config(dict(overrides))
+        config = run_config(overrides)
         # The display shows what happens, and Dagster's event log keeps it.
         config["loggers"] = {"console": {"config": {"log_level": "CRITICAL"}}}
         result = job.execute_in_process(

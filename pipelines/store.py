@@ -64,14 +64,15 @@ def open_stage(path: Path, *, resumable: bool = False) -> Iterator[StageFolder]:
             if not resumable:
                 shutil.rmtree(working, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise FoundryError(_disk_full(path)) from error
+                raise FoundryError(describe_full_disk(path.parent)) from error
             raise
         working.rename(path)
 
 
-def _disk_full(path: Path) -> str:
-    free = shutil.disk_usage(path.parent).free / 1e6
+def describe_full_disk(folder: Path) -> str:
+    """One sentence that names the place and the remedy."""
+    free = shutil.disk_usage(folder).free / 1e6
     return (
-        f"the disk of {path.parent} is full ({free:.0f} MB free); free some space, or move "
+        f"the disk of {folder} is full ({free:.0f} MB free); free some space, or move "
         "DAGSTER_HOME to a larger disk, and run again."
     )

@@ -35,10 +35,10 @@ DEFAULT_MLFLOW_UI = "http://127.0.0.1:5000"
 
 
 def connect() -> "MlflowClient":
-    """A client of the tracking store; a local database is made or brought up to date first.
+    """A client of the tracking store; a local database is made first.
 
     Raises:
-        FoundryError: The store cannot be reached or used.
+        FoundryError: The local database is of another version of MLflow.
     """
     # A server that is down otherwise blocks every call for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -60,9 +60,16 @@ def _prepare_local_store(uri: str) -> None:
     folder = home.mlflow_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "prepare.lock"):
+        from mlflow.exceptions import MlflowException
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        SqlAlchemyStore(uri, (folder / "artifacts").as_uri())
+        try:
+            SqlAlchemyStore(uri, (folder / "artifacts").as_uri())
+        except MlflowException as error:
+            raise FoundryError(
+                f"MLflow's database {uri} is not of this version of MLflow; run "
+                f"`mlflow db upgrade {uri}`."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ class TrackedRun:
 
         start = int(self.client.get_run(self.run_id).data.tags.get(SHIPPED_TAG, 0))
         metrics: list[Metric] = []
+        shipped_grids = self._grid_steps()
         position = start
         for end, row in read_journal(journal, start):
             if end > durable_bytes:
@@ -125,12 +133,17 @@ class TrackedRun:
                     for name, value in row.items()
                     if name not in JOURNAL_FIELDS_NOT_METRICS
                 ]
-            elif row["event"] == "grid":
+            elif row["event"] == "grid" and row["images"] not in shipped_grids:
                 self._log_grid(training_folder / row["file"], row["images"], milliseconds)
         for first in range(0, len(metrics), METRICS_A_BATCH):
             self.client.log_batch(self.run_id, metrics[first : first + METRICS_A_BATCH])
         if position > start:
             self.set_tags({SHIPPED_TAG: position})
+
+    def _grid_steps(self) -> set[int]:
+        """Steps whose grid MLflow has; their file names read `samples+step+<step>+…`."""
+        files = self.client.list_artifacts(self.run_id, "images")
+        return {int(file.path.split("+")[2]) for file in files}
 
     def _log_grid(self, path: Path, step: int, milliseconds: int) -> None:
         import PIL.Image

@@ -22,7 +22,8 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     for name in ("MLFLOW_TRACKING_URI", "GAN_FOUNDRY_MIRROR"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # recorded, so that what a library sets is taken back too
+        monkeypatch.delenv(name)
     return home
 
 

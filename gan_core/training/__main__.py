@@ -4,6 +4,7 @@ SIGINT, SIGTERM and the death of the parent named by `--parent` end it with a ch
 """
 
 import argparse
+import contextlib
 import errno
 import os
 import signal
@@ -14,14 +15,14 @@ import filelock
 
 from gan_core.errors import AlreadyTrainingError, FoundryError
 from gan_core.training.job import (
+    EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
     EXIT_USER_ERROR,
     JOB_FILE,
+    LOCK_FILE,
+    OWNER_FILE,
     TrainingJob,
 )
-
-LOCK_FILE = "training.lock"
-OWNER_FILE = "training.pid"
 
 
 class StopRequest:
@@ -61,12 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(  # noqa: T201
-            f"error: the disk of {options.folder} is full; free some space and run again, which "
-            "continues from the last checkpoint.",
-            file=sys.stderr,
-        )
-        return EXIT_USER_ERROR
+        with contextlib.suppress(OSError):  # the log may lie on the same disk
+            print(f"error: the disk of {options.folder} is full", file=sys.stderr)  # noqa: T201
+        return EXIT_DISK_FULL
     except FoundryError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR

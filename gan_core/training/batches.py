@@ -48,7 +48,8 @@ class ImageBatches:
         while count > 0:
             epoch, position = divmod(images_shown, size)
             if epoch != self._epoch:
-                stream = torch.Generator().manual_seed(hash((self._seed, epoch)) & (2**63 - 1))
+                state = np.random.SeedSequence([self._seed, epoch]).generate_state(1)
+                stream = torch.Generator().manual_seed(int(state[0]))
                 self._order = torch.randperm(size, generator=stream)
                 self._epoch = epoch
             part = self._order[position : position + count]

@@ -11,11 +11,14 @@ JOB_FILE = "job.json"
 JOURNAL_FILE = "journal.jsonl"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 RESULT_FILE = "result.json"
+LOCK_FILE = "training.lock"
+OWNER_FILE = "training.pid"
 GRID_FOLDER = "grids"
 RELEASE_FOLDER = "generator"
 
 # How the process ends, besides 0 and Python's 1 for a bug.
 EXIT_USER_ERROR = 2
+EXIT_DISK_FULL = 74  # EX_IOERR
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: a checkpoint was written; starting the job again continues
 
 

@@ -44,7 +44,9 @@ def _work(stage: StageContext) -> StageResult:
         folder.reused,
         {
             **metrics,
-            "distance_over_floor": found.frechet_distance / found.floor,
+            **(
+                {"distance_over_floor": found.frechet_distance / found.floor} if found.floor else {}
+            ),
             "card": found.card.line,
             "device": device,
             "class_shares": dict(found.class_shares),

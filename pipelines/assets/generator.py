@@ -66,7 +66,7 @@ def _tracked_run_if_reachable(stage: StageContext, path: Path) -> TrackedRun | N
 
 
 def _open_run(stage: StageContext, key: str, folder: Path) -> TrackedRun:
-    run_id, job = stage.dagster.run_id, TrainingJob.read(folder)
+    run_id, job = stage.run_id, TrainingJob.read(folder)
     tags = {
         "dagster.run_id": run_id,
         "dagster.run_url": dagster_run_url(run_id),

@@ -1,5 +1,6 @@
 """`registered_model`: the generator as a version in MLflow's registry, and the champion's alias."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ def decide(candidate: float, champion: float | None, champion_name: str) -> Deci
     """
     from pipelines.registry import CHALLENGER, CHAMPION
 
+    if not math.isfinite(candidate):
+        return Decision(CHALLENGER, f"its distance is {candidate}")
     if champion is None:
         return Decision(CHAMPION, f"there is no {champion_name} that it could be compared with")
     if candidate <= champion:
@@ -64,7 +67,8 @@ def _work(stage: StageContext) -> StageResult:
     with registry.registry_errors():
         known = registry.find_version(run.client, model, weights)
         if known is not None and known.aliases:
-            number, alias, reason = known.version, known.aliases[0], "it was registered before"
+            alias = registry.CHAMPION if registry.CHAMPION in known.aliases else known.aliases[0]
+            number, reason = known.version, "it was registered before"
         else:
             decision = _compare(stage, evaluation, registry.champion(run.client, model))
             alias, reason = decision.alias, decision.reason
@@ -78,7 +82,7 @@ def _work(stage: StageContext) -> StageResult:
                     "floor": f"{evaluation.floor:.6f}",
                     "metric_card": evaluation.card.line,
                     "data_sha256": images.sha256,
-                    "dagster.run_id": stage.dagster.run_id,
+                    "dagster.run_id": stage.run_id,
                     "decision": f"{alias}: {reason}",
                 }
                 number = registry.register_generator(model, release, run, card, tags)

@@ -4,6 +4,8 @@ No stage's own work is here.
 """
 
 import base64
+import io
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from pipelines.store import stage_path
 if TYPE_CHECKING:
     import numpy as np
 
-INLINE_IMAGE_BYTES = 200_000  # more is slow in Dagster's pages
+INLINE_IMAGE_BYTES = 150_000  # more is slow in Dagster's pages
 MATERIALIZATIONS_SEARCHED = 50
 
 
@@ -44,6 +46,11 @@ class StageContext:
     settings: PipelineSettings
     dagster: dg.AssetExecutionContext
 
+    @property
+    def run_id(self) -> str:
+        """Of the Dagster run."""
+        return self.dagster.run.run_id
+
     def path(self, *inputs: Any) -> Path:
         """The stage's folder for these inputs and settings."""
         key = fingerprint([self.stage, self.version, *inputs])
@@ -59,7 +66,7 @@ class StageContext:
         records = self.dagster.instance.fetch_materializations(
             asset_key, limit=MATERIALIZATIONS_SEARCHED
         ).records
-        run_id = self.dagster.run_id
+        run_id = self.run_id
         own = [record for record in records if record.run_id == run_id]
         name = asset_key.to_user_string()
         if not records:
@@ -154,15 +161,20 @@ def inline_grid(pixels: "np.ndarray", caption: str) -> dg.MarkdownMetadataValue:
     """
     from gan_core.image_grid import display_scale, png_bytes
 
-    scale = display_scale(pixels)
-    content = png_bytes(pixels, scale)
-    while len(content) > INLINE_IMAGE_BYTES and pixels.shape[0] > 64:
-        pixels = pixels[: pixels.shape[0] // 2]
-        content = png_bytes(pixels, scale)
-    return inline_png(content, caption)
+    return inline_png(png_bytes(pixels, display_scale(pixels)), caption)
 
 
 def inline_png(content: bytes, caption: str) -> dg.MarkdownMetadataValue:
-    """PNG bytes as a picture in Dagster's pages."""
+    """PNG bytes as a picture in Dagster's pages, made smaller where it is too large for them."""
+    import PIL.Image
+
+    while len(content) > INLINE_IMAGE_BYTES:
+        with PIL.Image.open(io.BytesIO(content)) as picture:
+            share = 0.9 * math.sqrt(INLINE_IMAGE_BYTES / len(content))
+            size = (int(picture.width * share), int(picture.height * share))
+            smaller = picture.resize(size, PIL.Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        smaller.save(buffer, "png", optimize=True)
+        content = buffer.getvalue()
     encoded = base64.b64encode(content).decode()
     return dg.MetadataValue.md(f"![{caption}](data:image/png;base64,{encoded})")

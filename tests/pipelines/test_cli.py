@@ -1,0 +1,213 @@
+"""The command line: its mistakes, each one sentence, and what it tells programs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipelines import registry, tracking
+from pipelines.cli import main
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    """One sentence on standard error, exit status 2, and nothing for programs."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line
+
+
+def assert_nothing_started(home: Path) -> None:
+    """Neither the store, nor MLflow's database, nor Dagster's records."""
+    written = {file.name for file in home.iterdir()} if home.exists() else set()
+    assert written <= {"dagster.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["mnits"], ["no pipeline 'mnits'", "did you mean mnist?", "fashion_mnist"]),
+        (["digits", "--set", "training.kimgs=2"], ["training.kimgs is not a setting"]),
+        (["digits", "--set", "training.kimg=0"], ["training.kimg is 0", "greater than 0"]),
+        (["digits", "--set", "training.loss=hinge"], ["training.loss", "'minimax'"]),
+        (["digits", "--set", "network.conditional=[1]"], ["network.conditional is [1]"]),
+        (["digits", "--set", "training.kimg"], ["must have the form key=value"]),
+        (["digits", "--set", "training.kimg=[1"], ["not valid YAML"]),
+        (["digits", "--set", "data.resolution=30"], ["30x30", "multiples of 4"]),
+        (["digits", "--set", "data.path=/etc"], ["data.path cannot be changed for one run"]),
+        (["digits", "--seed", "-1"], ["training.seed is -1", "greater than or equal to 0"]),
+    ],
+)
+def test_a_mistake_in_run_is_one_sentence_and_starts_nothing(
+    own_home: Path, arguments: list[str], parts: list[str]
+) -> None:
+    assert_refused(invoke("run", "--json", *arguments), *parts)
+    assert_nothing_started(own_home)
+
+
+def test_what_the_user_typed_is_shown_as_it_was_typed(own_home: Path) -> None:
+    assert_refused(invoke("run", "[bold]digits[/bold]"), "'[bold]digits[/bold]'")
+    assert_refused(invoke("run", "digits[/x]"), "'digits[/x]'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["-n", "-1"], "the number of images is -1, but it must be at least 1"),
+        (["-n", "0"], "the number of images is 0"),
+        (["--truncation", "1.5"], "truncation is 1.5, but it must be above 0 and at most 1"),
+        (["--seed", "-3"], "the seed is -3"),
+    ],
+)
+def test_a_mistake_in_sample_is_one_sentence_and_writes_nothing(
+    own_home: Path, tmp_path: Path, arguments: list[str], part: str
+) -> None:
+    out = tmp_path / "out"
+    assert_refused(invoke("sample", "digits", "--out", str(out), "--json", *arguments), part)
+    assert not out.exists()
+    assert_nothing_started(own_home)
+
+
+def test_sampling_into_a_folder_in_use_is_refused_and_leaves_it_alone(
+    own_home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    result = invoke("sample", "digits", "--out", str(tmp_path))
+    assert_refused(result, f"{tmp_path} exists and is not an empty folder")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert_nothing_started(own_home)
+
+
+def test_asking_for_models_on_a_fresh_machine_makes_no_database(
+    own_home: Path, tmp_path: Path
+) -> None:
+    result = invoke("sample", "digits", "--out", str(tmp_path / "out"))
+    assert_refused(result, "no registered model 'digits'", "gan-foundry run NAME")
+    assert json.loads(invoke("models", "--json").stdout) == {"models": []}
+    assert_refused(invoke("models", "digits", "--json"), "no registered model 'digits'")
+    assert_nothing_started(own_home)
+
+
+def test_sampling_a_model_that_is_not_there_names_those_that_are(
+    mlflow_home: Path, tmp_path: Path
+) -> None:
+    tracking.connect().create_registered_model("mnist")
+    out = tmp_path / "out"
+    for model in ("digits", "digits@champion", "digits/3"):
+        result = invoke("sample", model, "--out", str(out))
+        assert_refused(result, "no registered model 'digits'", "registered are mnist")
+    assert not out.exists()
+    assert not (mlflow_home / "store").exists()
+
+
+@pytest.mark.parametrize("model", ["mnist", "mnist/3", "mnist@best", "models:/mnist/3"])
+def test_sampling_a_version_that_is_not_there_is_refused(
+    mlflow_home: Path, tmp_path: Path, model: str
+) -> None:
+    tracking.connect().create_registered_model("mnist")
+    result = invoke("sample", model, "--out", str(tmp_path / "out"))
+    assert_refused(result, "models:/mnist", "is not in the registry")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["sample", "digits"], ["nothing"]])
+def test_a_command_that_is_not_understood_prints_nothing_for_programs(
+    own_home: Path, arguments: list[str]
+) -> None:
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert_nothing_started(own_home)
+
+
+def test_an_empty_registry_lists_no_models(mlflow_home: Path) -> None:
+    result = invoke("models", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"models": []}
+    assert "gan-foundry run digits" in invoke("models").stdout
+
+
+def test_an_unknown_model_names_those_that_are_registered(mlflow_home: Path) -> None:
+    tracking.connect().create_registered_model("mnist")
+    result = invoke("models", "digits", "--json")
+    assert_refused(result, "no registered model 'digits'", "registered are mnist")
+
+
+@pytest.fixture
+def two_versions(mlflow_home: Path) -> None:
+    client = tracking.connect()
+    client.create_registered_model("mnist")
+    tags = {registry.DISTANCE_TAG: "4.25", "floor": "3.5", "metric_card": "a card"}
+    client.create_model_version("mnist", "file:///nowhere", tags=tags)
+    client.create_model_version("mnist", "file:///nowhere")
+    client.set_registered_model_alias("mnist", "champion", "1")
+
+
+def test_a_models_versions_are_one_json_object(two_versions: None) -> None:
+    found = json.loads(invoke("models", "mnist", "--json").stdout)
+    assert set(found) == {"name", "versions"}
+    assert found["name"] == "mnist"
+    second, first = found["versions"]
+    assert second["version"] == 2
+    assert second["aliases"] == []
+    assert second["frechet_distance"] is None
+    assert first.pop("created").endswith("+00:00")
+    assert first == {
+        "version": 1,
+        "aliases": ["champion"],
+        "frechet_distance": 4.25,
+        "floor": 3.5,
+        "metric_card": "a card",
+        "mlflow_run_id": first["mlflow_run_id"],
+        "uri": "models:/mnist/1",
+    }
+
+
+def test_all_models_are_one_json_object(two_versions: None) -> None:
+    found = json.loads(invoke("models", "--json").stdout)
+    assert [model["name"] for model in found["models"]] == ["mnist"]
+    assert found["models"][0] == json.loads(invoke("models", "mnist", "--json").stdout)
+
+
+def test_people_see_a_table_of_versions(two_versions: None) -> None:
+    shown = invoke("models").stdout
+    assert "champion" in shown
+    assert "4.25" in shown
+
+
+def test_a_tracking_server_that_is_down_is_one_sentence(
+    own_home: Path, dead_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_server)
+    assert_refused(invoke("models", "--json"), f"the registry at {dead_server} did not answer")
+
+
+def test_doctor_tells_programs_where_things_lie_and_whether_they_work(own_home: Path) -> None:
+    result = invoke("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert report["healthy"] is True
+    assert report["store"] == str(own_home / "store")
+
+
+def test_doctor_fails_where_something_would_stop_a_run(own_home: Path) -> None:
+    own_home.mkdir()
+    (own_home / "store").write_text("a file in its place")
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stdout
+
+
+def test_a_home_that_cannot_be_made_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "home"
+    monkeypatch.setenv("DAGSTER_HOME", str(place))
+    assert_refused(invoke("run", "digits"), str(place))

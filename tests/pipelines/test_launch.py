@@ -1,0 +1,173 @@
+"""The training process: started, followed, stopped, and its end understood."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from gan_core.config import PipelineSettings
+from gan_core.errors import FoundryError
+from gan_core.training.__main__ import OWNER_FILE
+from gan_core.training.checkpoint import read_progress
+from gan_core.training.job import (
+    CHECKPOINT_FILE,
+    JOB_FILE,
+    JOURNAL_FILE,
+    TrainingJob,
+)
+from gan_core.training.journal import read_journal
+from gan_core.training.loop import train
+from pipelines.launch import run_job, write_job
+from tests.pipelines.small_disk import on_a_small_disk
+
+MakeJob = Callable[..., TrainingJob]
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "training"
+    place.mkdir()
+    return place
+
+
+def journal(folder: Path) -> Rows:
+    return [row for _, row in read_journal(folder / JOURNAL_FILE)]
+
+
+def trainer_of(folder: Path) -> int:
+    return int((folder / OWNER_FILE).read_text())
+
+
+def no_rows(rows: Rows) -> None:
+    raise AssertionError(f"nothing was to be trained: {rows}")
+
+
+def test_every_journal_row_is_passed_on_once_and_in_order(make_job: MakeJob, folder: Path) -> None:
+    make_job().write(folder)
+    passed: Rows = []
+    run_job(folder, passed.extend)
+    assert passed == journal(folder)
+    assert [row["kimg"] for row in passed if row["event"] == "progress"][-1] == pytest.approx(0.992)
+
+
+def test_a_mistake_of_the_user_becomes_its_sentence(folder: Path) -> None:
+    with pytest.raises(FoundryError) as caught:
+        run_job(folder, no_rows)
+    assert str(caught.value) == f"{folder} holds no job.json; give the folder of a training job."
+
+
+def test_a_crash_shows_the_end_of_the_log(make_job: MakeJob, folder: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "lost images"
+    make_job().model_copy(update={"image_set": lost}).write(folder)
+    with pytest.raises(RuntimeError, match="ended with status 1") as caught:
+        run_job(folder, no_rows)
+    assert "FileNotFoundError" in str(caught.value)
+    assert str(lost) in str(caught.value)
+
+
+RUN_JOB = """
+import shutil, sys
+from pathlib import Path
+from gan_core.errors import FoundryError
+from pipelines.launch import run_job
+
+folder = Path(sys.argv[1])
+shutil.copy(sys.argv[2], folder)
+try:
+    run_job(folder, lambda rows: None)
+except FoundryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("size", ["60k", "12k"], ids=["for a checkpoint", "for its own log"])
+def test_a_disk_that_is_too_full_during_training_is_one_sentence(
+    make_job: MakeJob, tmp_path: Path, size: str
+) -> None:
+    make_job().write(tmp_path)
+    told = on_a_small_disk(RUN_JOB, tmp_path / "training", size, tmp_path / JOB_FILE)
+    assert f"the disk of {tmp_path}/training is full" in told
+
+
+def test_an_interrupted_training_says_that_running_again_continues(
+    make_job: MakeJob, folder: Path
+) -> None:
+    make_job(kimg=100_000.0).write(folder)
+
+    def interrupt(rows: Rows) -> None:
+        os.kill(trainer_of(folder), signal.SIGTERM)
+
+    with pytest.raises(FoundryError, match="interrupted and left a checkpoint; run the pipeline"):
+        run_job(folder, interrupt)
+    assert read_progress(folder / CHECKPOINT_FILE) is not None
+
+
+def test_a_caller_who_is_interrupted_leaves_no_process_but_a_checkpoint(
+    make_job: MakeJob, folder: Path
+) -> None:
+    make_job(kimg=100_000.0).write(folder)
+    trainers = []
+
+    def interrupt(rows: Rows) -> None:
+        trainers.append(psutil.Process(trainer_of(folder)))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(folder, interrupt)
+    assert len(trainers) == 1
+    assert not trainers[0].is_running()
+    assert read_progress(folder / CHECKPOINT_FILE) is not None
+
+
+def test_a_continued_training_passes_on_what_is_trained_again(
+    make_job: MakeJob, folder: Path
+) -> None:
+    job = make_job()
+    job.write(folder)
+    asked = iter([None] * 20)
+    assert train(job, folder, lambda: next(asked, "stopped by the test")) is not None
+    kept_bytes = read_progress(folder / CHECKPOINT_FILE).journal_bytes
+    # A killed trainer leaves rows behind its last checkpoint, which are cut off and written again.
+    with (folder / JOURNAL_FILE).open("a") as file:
+        file.write('{"event": "progress", "lost": "%s"}\n' % ("x" * 50))
+    passed: Rows = []
+    run_job(folder, passed.extend)
+    trained_again = [row for _, row in read_journal(folder / JOURNAL_FILE, kept_bytes)]
+    assert trained_again[-1]["event"] == "end"
+    assert [row for row in passed if row in trained_again] == trained_again
+
+
+def test_an_earlier_attempts_choices_are_kept(make_job: MakeJob, folder: Path) -> None:
+    job = make_job(precision="bf16")
+    job.write(folder)
+    settings = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
+    moved = folder / "moved images"
+    write_job("digits", settings, moved, "another hash", folder)
+    assert TrainingJob.read(folder) == job.model_copy(update={"image_set": moved})
+
+
+def test_what_is_left_to_the_machine_is_written_into_the_job(folder: Path) -> None:
+    settings = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
+    write_job("digits", settings, folder / "images", "hash", folder)
+    job = TrainingJob.read(folder)
+    assert job.device in {"cpu", "cuda"}
+    assert job.precision in {"fp32", "bf16"}
+    assert job.threads == len(os.sched_getaffinity(0))
+
+
+def test_asking_for_a_gpu_that_is_not_there_is_refused_before_anything_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = PipelineSettings.model_validate(
+        {"data": {"source": "digits", "resolution": 16}, "training": {"device": "cuda"}}
+    )
+    with pytest.raises(FoundryError, match=r"training\.device is cuda, but .* use auto or cpu"):
+        write_job("digits", settings, folder / "images", "hash", folder)
+    assert not (folder / JOB_FILE).exists()

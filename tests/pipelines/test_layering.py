@@ -1,0 +1,55 @@
+"""Who imports whom: what a process has loaded after importing a layer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+LOAD_DEFINITIONS = """
+import json, sys
+from pipelines.definitions import defs
+definitions = defs()
+jobs = [job.name for job in definitions.resolve_all_job_defs()]
+print(json.dumps({"jobs": jobs, "modules": sorted(sys.modules)}))
+"""
+
+IMPORT_ALL_OF_GAN_CORE = """
+import importlib, json, pkgutil, sys
+import gan_core
+names = [module.name for module in pkgutil.walk_packages(gan_core.__path__, "gan_core.")]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps({"imported": names, "modules": sorted(sys.modules)}))
+"""
+
+
+def run_alone(code: str, folder: Path) -> dict[str, list[str]]:
+    """What a fresh process prints, which starts outside the project."""
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, cwd=folder
+    ).stdout
+    return json.loads(output)
+
+
+def packages(modules: list[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+def test_loading_the_definitions_waits_for_no_heavy_library(tmp_path: Path) -> None:
+    found = run_alone(LOAD_DEFINITIONS, tmp_path)
+    assert "digits" in found["jobs"]
+    heavy = {"torch", "mlflow", "torchvision", "sklearn", "pandas", "matplotlib"}
+    assert heavy & packages(found["modules"]) == set()
+
+
+def test_the_learning_part_imports_neither_dagster_nor_mlflow_nor_the_pipelines(
+    tmp_path: Path,
+) -> None:
+    found = run_alone(IMPORT_ALL_OF_GAN_CORE, tmp_path)
+    assert "gan_core.training.loop" in found["imported"]
+    assert {"dagster", "mlflow", "pipelines"} & packages(found["modules"]) == set()
+
+
+def test_importing_gan_core_itself_does_not_wait_for_torch(tmp_path: Path) -> None:
+    code = "import gan_core, json, sys; print(json.dumps({'modules': sorted(sys.modules)}))"
+    assert "torch" not in packages(run_alone(code, tmp_path)["modules"])

@@ -1,0 +1,285 @@
+"""What is registered: files, signature, versions, aliases, and the rule for the champion."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gan_core.config import NetworkSettings, PipelineSettings
+from gan_core.errors import FoundryError
+from gan_core.evaluation.report import Evaluation, MetricCard
+from gan_core.generator import GeneratorConfig, ReleasedGenerator, load_generator
+from gan_core.networks import build_generator
+from pipelines import registry
+from pipelines.assets.registered_model import decide
+from pipelines.home import PROJECT
+from pipelines.model_card import model_card
+from pipelines.tracking import TrackedRun, open_run
+
+SETTINGS = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
+CARD = "# tiny\n\nA generator of nothing.\n"
+
+
+def release_generator(folder: Path, classes: int = 2, seed: int = 0) -> Path:
+    """Write a released generator with random weights."""
+    network = NetworkSettings(
+        latent_dim=4,
+        generator_channels=(8, 4),
+        discriminator_channels=(4, 8),
+        conditional=classes > 0,
+    )
+    config = GeneratorConfig(
+        pipeline="tiny",
+        network=network,
+        height=8,
+        width=12,
+        channels=3,
+        class_names=tuple(f"class {index}" for index in range(classes)),
+        class_counts=(10,) * classes,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = build_generator(network, config.shape, config.classes)
+    folder.mkdir(parents=True)
+    ReleasedGenerator(module, config, "cpu").save(folder)
+    return folder
+
+
+@pytest.fixture
+def run(mlflow_home: Path) -> TrackedRun:
+    return open_run("tiny", SETTINGS, "key1", {})
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    return release_generator(tmp_path / "release")
+
+
+@pytest.fixture
+def registered(run: TrackedRun, release: Path) -> int:
+    return registry.register_generator(
+        "tiny", release, run, CARD, {registry.WEIGHTS_TAG: "abc", "floor": "1.5"}
+    )
+
+
+def downloaded(tmp_path: Path) -> Path:
+    """The files that a consumer of the first version gets."""
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts("models:/tiny/1", dst_path=str(tmp_path / "d")))
+
+
+def test_a_registered_generator_makes_the_images_of_the_released_one(
+    registered: int, release: Path
+) -> None:
+    expected = ReleasedGenerator.load(release).sample(5, seed=7)
+    np.testing.assert_array_equal(load_generator("models:/tiny/1").sample(5, seed=7), expected)
+
+
+def test_a_version_says_what_it_is(run: TrackedRun, registered: int) -> None:
+    (version,) = registry.versions(run.client, "tiny")
+    assert (version.model, version.version, version.run_id) == ("tiny", registered, run.run_id)
+    assert version.uri == "models:/tiny/1"
+    assert version.tags["floor"] == "1.5"
+    assert run.client.get_model_version("tiny", "1").description == CARD
+
+
+def test_the_signature_names_labels_seed_truncation_and_the_images_shape(registered: int) -> None:
+    import mlflow
+
+    signature = mlflow.models.get_model_info("models:/tiny/1").signature
+    assert [(item.type, item.shape) for item in signature.inputs] == [(np.dtype("int64"), (-1,))]
+    assert [(item.type, item.shape) for item in signature.outputs] == [
+        (np.dtype("uint8"), (-1, 8, 12, 3))
+    ]
+    assert {item.name: item.default for item in signature.params} == {"seed": 0, "truncation": 1.0}
+
+
+def test_mlflow_alone_predicts_with_pickle_switched_off(
+    registered: int, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    labels = np.array([1, 0, 1])
+    model = mlflow.pyfunc.load_model("models:/tiny/1")
+    images = model.predict(labels, params={"seed": 7, "truncation": 0.5})
+    generator = ReleasedGenerator.load(release)
+    expected = generator.sample(3, seed=7, labels=labels, truncation=0.5)
+    np.testing.assert_array_equal(images, expected)
+
+
+def test_the_files_are_weights_description_card_and_code_without_a_pickle(
+    registered: int, tmp_path: Path
+) -> None:
+    folder = downloaded(tmp_path)
+    data = {file.name for file in (folder / "data" / "generator").iterdir()}
+    assert data == {"generator.safetensors", "config.json", "README.md"}
+    assert (folder / "data" / "generator" / "README.md").read_text() == CARD
+    suffixes = {file.suffix for file in folder.rglob("*") if file.is_file()}
+    assert suffixes <= {"", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml"}
+
+
+def test_the_files_name_no_place_of_this_machine(
+    registered: int, tmp_path: Path, own_home: Path
+) -> None:
+    places = [str(PROJECT), str(own_home), str(tmp_path), sys.prefix, "/tmp/"]  # noqa: S108
+    folder = downloaded(tmp_path)
+    found = []
+    for file in (file for file in folder.rglob("*") if file.is_file()):
+        for line in file.read_text(errors="replace").splitlines():
+            allowed = file.name == "MLmodel" and line.startswith("artifact_path:")
+            if not allowed and any(place in line for place in places):
+                found.append(f"{file.name}: {line}")
+    assert found == []
+
+
+def test_versions_come_newest_first_with_their_aliases(run: TrackedRun, release: Path) -> None:
+    assert registry.versions(run.client, "tiny") == []
+    run.client.create_registered_model("tiny")
+    for _ in range(11):  # more than one digit: 10 comes before 9
+        run.client.create_model_version("tiny", str(release))
+    run.client.set_registered_model_alias("tiny", registry.CHAMPION, "9")
+    run.client.set_registered_model_alias("tiny", "favourite", "9")
+    run.client.set_registered_model_alias("tiny", registry.CHALLENGER, "10")
+    found = registry.versions(run.client, "tiny")
+    assert [version.version for version in found] == list(range(11, 0, -1))
+    aliases = {version.version: version.aliases for version in found if version.aliases}
+    assert aliases == {9: ("champion", "favourite"), 10: ("challenger",)}
+
+
+def test_a_version_is_found_by_its_weights_and_the_champion_by_its_alias(
+    run: TrackedRun, release: Path
+) -> None:
+    run.client.create_registered_model("tiny")
+    assert registry.champion(run.client, "tiny") is None
+    for weights in ("abc", "def"):
+        run.client.create_model_version("tiny", str(release), tags={registry.WEIGHTS_TAG: weights})
+    run.client.set_registered_model_alias("tiny", registry.CHAMPION, "2")
+    assert registry.find_version(run.client, "tiny", "abc").version == 1
+    assert registry.find_version(run.client, "tiny", "ghi") is None
+    assert registry.champion(run.client, "tiny").version == 2
+
+
+def test_one_models_versions_are_not_anothers(run: TrackedRun, release: Path) -> None:
+    for name in ("mnist", "fashion_mnist"):
+        run.client.create_registered_model(name)
+    run.client.create_model_version("mnist", str(release))
+    assert registry.versions(run.client, "fashion_mnist") == []
+    assert registry.models(run.client) == ["fashion_mnist", "mnist"]
+
+
+def test_an_absent_model_is_a_sentence(run: TrackedRun) -> None:
+    with pytest.raises(FoundryError, match=r"models:/tiny@champion is not in the registry"):
+        load_generator("models:/tiny@champion")
+
+
+IMPORT_CARRIED = """
+import json, sys
+import numpy as np
+sys.modules["gan_core"] = sys.modules["pipelines"] = None  # importing them raises
+sys.path.insert(0, sys.argv[1])
+serving = __import__(sys.argv[2] + ".serving").serving
+images = serving._load_pyfunc(sys.argv[3]).predict(np.array([1, 0]), {"seed": 7})
+print(json.dumps(images.tolist()))
+"""
+
+
+def test_the_carried_code_works_where_the_project_is_not_installed(
+    tmp_path: Path, release: Path
+) -> None:
+    package = registry.carried_package(tmp_path / "code")
+    command = [sys.executable, "-I", "-c", IMPORT_CARRIED]
+    done = subprocess.run(
+        [*command, package.parent, package.name, release],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = ReleasedGenerator.load(release).sample(2, seed=7, labels=[1, 0])
+    np.testing.assert_array_equal(json.loads(done.stdout), expected)
+
+
+def test_carried_code_is_named_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = registry.carried_package(tmp_path / "a").name
+    assert registry.carried_package(tmp_path / "b").name == name
+    monkeypatch.setattr(registry, "CARRIED_FILES", registry.CARRIED_FILES[:-1])
+    assert registry.carried_package(tmp_path / "c").name != name
+
+
+def test_the_first_candidate_becomes_champion() -> None:
+    assert decide(5.0, None, "champion").alias == "champion"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "alias"), [(3.9, "champion"), (4.0, "champion"), (4.1, "challenger")]
+)
+def test_a_candidate_becomes_champion_unless_it_is_farther_from_the_real_images(
+    candidate: float, alias: str
+) -> None:
+    decision = decide(candidate, 4.0, "champion version 2")
+    assert decision.alias == alias
+    assert f"{candidate:.2f}" in decision.reason
+    assert "4.00 of champion version 2" in decision.reason
+
+
+def evaluation(class_coverage: float | None) -> Evaluation:
+    card = MetricCard(
+        feature_network="classifier",
+        feature_network_sha256="1234567890",
+        feature_dim=64,
+        feature_network_held_out_accuracy=0.991,
+        samples=1438,
+        reference="digits held_out",
+        reference_images=359,
+        reference_sha256="9876543210",
+        resolution="16x16x1",
+        preparation="crop, Pillow lanczos",
+        seed=20000,
+        torch="2.15.0",
+    )
+    return Evaluation(
+        frechet_distance=4.126,
+        floor=3.4,
+        class_coverage=class_coverage,
+        class_shares={},
+        label_agreement=None,
+        card=card,
+    )
+
+
+DATA = {
+    "source": "digits",
+    "licence": "CC BY 4.0",
+    "sha256": "5ha",
+    "height": 16,
+    "width": 16,
+    "channels": 1,
+    "class_names": ["0", "1"],
+    "counts": {"train": 1438, "held_out": 359},
+}
+
+
+def test_the_card_tells_quality_with_its_measure_data_recipe_and_use() -> None:
+    card = model_card("digits", SETTINGS, evaluation(0.9), DATA, "weights hash")
+    measured = evaluation(0.9).card.line
+    for part in ("**4.13**", "3.40 (the floor)", "90%", measured, "CC BY 4.0", "1438", "2 classes"):
+        assert part in card
+    assert 'load_generator("models:/digits@champion")' in card
+    assert "| `training.kimg` | 100.0 |" in card
+    assert "weights hash" in card
+
+
+def test_the_card_of_images_without_classes_claims_none() -> None:
+    data = {**DATA, "class_names": []}
+    card = model_card("digits", SETTINGS, evaluation(None), data, "weights hash")
+    assert "no classes" in card
+    assert "Class coverage: not measured." in card

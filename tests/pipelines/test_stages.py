@@ -1,0 +1,309 @@
+"""The stages as Dagster runs them, on pipelines that train for a moment."""
+
+import base64
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from gan_core.generator import ReleasedGenerator
+from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER
+from gan_core.training.journal import read_journal
+from pipelines import registry, tracking
+from pipelines.components.gan_pipeline import STAGES
+from pipelines.home import store_folder
+from tests.pipelines.tiny_pipeline import (
+    Run,
+    TinyPipeline,
+    data_versions,
+    failure,
+    metadata,
+    open_pipeline,
+    place_database,
+    tiny_settings,
+    write_noise,
+    write_stripes,
+)
+
+ALL = {stage.name for stage in STAGES}
+INLINE_IMAGE_BYTES = 200_000
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
+) -> Iterator[tuple[Path, TinyPipeline, Run]]:
+    """A pipeline of labelled images that ran once: its home, itself, and that run."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_stripes(folder / "images")
+    place_database(migrated_database, folder / "home")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open_pipeline("stripes", tiny_settings(folder / "images")) as pipeline,
+    ):
+        patch.setenv("DAGSTER_HOME", str(folder / "home"))
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it; this takes it back
+        yield folder / "home", pipeline, pipeline.run()
+
+
+@pytest.fixture
+def labelled(
+    finished: tuple[Path, TinyPipeline, Run], monkeypatch: pytest.MonkeyPatch
+) -> TinyPipeline:
+    """The pipeline that ran once, in its own home; other tests have run it again since."""
+    monkeypatch.setenv("DAGSTER_HOME", str(finished[0]))
+    return finished[1]
+
+
+@pytest.fixture
+def first_run(finished: tuple[Path, TinyPipeline, Run], labelled: TinyPipeline) -> Run:
+    """The first run of the labelled pipeline."""
+    return finished[2]
+
+
+@pytest.fixture
+def fresh(mlflow_home: Path, tmp_path: Path) -> Iterator[TinyPipeline]:
+    """A pipeline of labelled images that never ran, in the test's home."""
+    write_stripes(tmp_path / "images")
+    with open_pipeline("stripes", tiny_settings(tmp_path / "images")) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def unlabelled_run(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Run:
+    """A run on images without classes, in colour and at a resolution where grids grow large."""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    write_noise(folder / "images")
+    place_database(migrated_database, folder / "home")
+    settings = tiny_settings(folder / "images", resolution=64, channels=3)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open_pipeline("noise", settings) as pipeline,
+    ):
+        patch.setenv("DAGSTER_HOME", str(folder / "home"))
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        return pipeline.run()
+
+
+def test_every_stage_is_materialized_and_shows_what_people_want_to_see(first_run: Run) -> None:
+    shown = metadata(first_run)
+    expected = {
+        "raw_images": {"images", "training_images", "held_out_images", "set_aside", "classes"}
+        | {"bytes", "sha256", "licence", "preview", "manifest"},
+        "training_images": {"training_images", "held_out_images", "classes", "sha256", "preview"},
+        "feature_network": {"kind", "held_out_accuracy", "sha256"},
+        "generator": {"kimg", "training_seconds", "images_per_second", "device", "samples"}
+        | {"curves", "weights_sha256", "mlflow_run", "mlflow_run_id"},
+        "evaluation": {"frechet_distance", "floor", "class_coverage", "card", "mlflow_run"},
+        "samples": {"count", "grid", "grid_file", "archive", "mlflow_run"},
+        "registered_model": {"model", "version", "alias", "decision", "registry_page"},
+    }
+    assert set(shown) == ALL
+    for stage, names in expected.items():
+        assert names | {"seconds", "reused"} <= set(shown[stage]), stage
+        assert shown[stage]["reused"] is False
+
+
+def test_counts_and_classes_are_those_of_the_images(first_run: Run) -> None:
+    shown = metadata(first_run)
+    raw, prepared = shown["raw_images"], shown["training_images"]
+    assert (raw["images"], raw["training_images"], raw["held_out_images"]) == (80, 64, 16)
+    assert prepared["classes"] == {"across": 32, "down": 32}
+    assert (prepared["height"], prepared["width"], prepared["channels"]) == (8, 8, 1)
+    assert shown["feature_network"]["kind"] == "classifier"
+    assert shown["feature_network"]["trained_on"] == 64
+    assert shown["generator"]["kimg"] == pytest.approx(0.32)
+
+
+def inline_pictures(result: Run) -> dict[str, bytes]:
+    """PNG bytes of each picture in Dagster's pages, by stage and name."""
+    found = {}
+    for stage, values in metadata(result).items():
+        for name, value in values.items():
+            head, mark, content = str(value).partition("(data:image/png;base64,")
+            if mark:
+                assert head.startswith("![")
+                found[f"{stage} {name}"] = base64.b64decode(content.removesuffix(")"))
+    return found
+
+
+def test_pictures_are_shown_inline(first_run: Run) -> None:
+    pictures = inline_pictures(first_run)
+    assert set(pictures) == {
+        "raw_images preview",
+        "training_images preview",
+        "generator samples",
+        "generator curves",
+        "samples grid",
+    }
+    for content in pictures.values():
+        PIL.Image.open(io.BytesIO(content)).verify()
+
+
+def test_a_data_version_is_the_name_of_the_stages_folder(
+    first_run: Run, labelled: TinyPipeline
+) -> None:
+    versions = data_versions(first_run)
+    assert set(versions) == ALL
+    for stage in ALL - {"registered_model"}:
+        assert (store_folder() / "stripes" / stage / versions[stage]).is_dir()
+
+
+def test_mlflow_has_the_settings_curves_and_evaluation_of_the_training(first_run: Run) -> None:
+    shown = metadata(first_run)
+    client = tracking.connect()
+    run = client.get_run(shown["generator"]["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.kimg"] == "0.32"
+    assert run.data.tags["dagster.run_id"] == first_run.run_id
+    assert run.data.metrics["evaluation/floor"] == pytest.approx(shown["evaluation"]["floor"])
+    rows = client.get_metric_history(run.info.run_id, "training/generator_loss")
+    assert [row.step for row in rows] == [80, 160, 240, 320]
+    stored = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"images", "evaluation", "samples"} <= stored
+
+
+def test_the_mlflow_run_names_the_data_by_their_hash(
+    first_run: Run, labelled: TinyPipeline
+) -> None:
+    shown = metadata(first_run)
+    run = tracking.connect().get_run(shown["generator"]["mlflow_run_id"])
+    assert shown["training_images"]["sha256"] in run.data.tags.values()
+
+
+def test_the_first_generator_is_registered_as_champion(
+    first_run: Run, labelled: TinyPipeline
+) -> None:
+    shown = metadata(first_run)
+    version = registry.champion(tracking.connect(), "stripes")
+    assert version.version == shown["registered_model"]["version"]
+    assert version.tags[registry.WEIGHTS_TAG] == shown["generator"]["weights_sha256"]
+
+
+def test_a_second_run_reuses_every_stage_and_registers_nothing_new(
+    first_run: Run, labelled: TinyPipeline
+) -> None:
+    client = tracking.connect()
+    versions = registry.versions(client, "stripes")
+    again = labelled.run()
+    assert {stage: values["reused"] for stage, values in metadata(again).items()} == dict.fromkeys(
+        ALL, True
+    )
+    assert data_versions(again) == data_versions(first_run)
+    assert registry.versions(client, "stripes") == versions
+
+
+def test_a_changed_setting_redoes_only_what_depends_on_it(labelled: TinyPipeline) -> None:
+    shown = metadata(labelled.run(samples__count=5))
+    redone = {stage for stage, values in shown.items() if not values["reused"]}
+    assert redone == {"samples"}
+    assert shown["samples"]["count"] == 5
+    assert np.load(shown["samples"]["archive"])["images"].shape == (5, 8, 8, 1)
+
+
+def test_a_worse_candidate_becomes_challenger_and_the_champion_stays(
+    labelled: TinyPipeline,
+) -> None:
+    client = tracking.connect()
+    champion = registry.champion(client, "stripes")
+    # Without training its images are grey, those of the champion nearly white like the real ones.
+    shown = metadata(labelled.run(training__generator_learning_rate=1e-9, training__seed=1))
+    assert shown["registered_model"]["alias"] == "challenger"
+    assert f"champion version {champion.version}" in shown["registered_model"]["decision"]
+    newest = registry.versions(client, "stripes")[0]
+    assert newest.version == shown["registered_model"]["version"] > champion.version
+    assert newest.aliases == ("challenger",)
+    assert registry.champion(client, "stripes").version == champion.version
+
+
+def test_a_champion_with_an_alias_of_its_owners_is_still_told_as_the_champion(
+    labelled: TinyPipeline,
+) -> None:
+    client = tracking.connect()
+    champion = registry.champion(client, "stripes")
+    client.set_registered_model_alias("stripes", "approved", str(champion.version))
+    shown = metadata(labelled.run())["registered_model"]
+    client.delete_registered_model_alias("stripes", "approved")
+    assert (shown["version"], shown["alias"]) == (champion.version, "champion")
+
+
+def test_a_folder_that_was_removed_is_a_sentence(fresh: TinyPipeline) -> None:
+    version = data_versions(fresh.run("raw_images"))["raw_images"]
+    folder = store_folder() / "stripes" / "raw_images" / version
+    shutil.rmtree(folder)
+    assert failure(fresh.run("training_images")) == (
+        f"the folder {folder} of stripes/raw_images is gone; materialize stripes/raw_images again."
+    )
+
+
+@pytest.mark.parametrize("stage", sorted(ALL - {"raw_images"}))
+def test_a_stage_before_its_upstream_is_one_sentence(fresh: TinyPipeline, stage: str) -> None:
+    sentence = failure(fresh.run(stage))
+    assert sentence.endswith(f"materialize it before stripes/{stage}.")
+    assert "was never materialized" in sentence
+
+
+def test_changed_images_are_listed_again(fresh: TinyPipeline) -> None:
+    before = metadata(fresh.run("raw_images"))["raw_images"]
+    assert metadata(fresh.run("raw_images"))["raw_images"]["reused"]
+    (Path(str(fresh.settings.data.path)) / "down" / "00.png").unlink()
+    after = metadata(fresh.run("raw_images"))["raw_images"]
+    assert not after["reused"]
+    assert after["images"] == before["images"] - 1
+    assert after["sha256"] != before["sha256"]
+
+
+def test_a_wrong_override_is_a_sentence_that_names_what_is_allowed(fresh: TinyPipeline) -> None:
+    sentence = failure(fresh.run("raw_images", training__kimg=-1))
+    assert sentence.startswith("the run's settings: training.kimg is -1, but it must be greater")
+    assert not store_folder().exists()
+
+
+def test_images_without_classes_pass_the_whole_chain(unlabelled_run: Run) -> None:
+    shown = metadata(unlabelled_run)
+    assert shown["raw_images"]["classes"] == 0
+    assert shown["feature_network"]["kind"] == "random"
+    assert "class_coverage" not in shown["evaluation"]
+    assert shown["evaluation"]["report"]["class_coverage"] is None
+    assert set(np.load(shown["samples"]["archive"])["labels"]) == {-1}
+    assert shown["registered_model"]["alias"] == "champion"
+
+
+def test_inline_pictures_stay_small_at_any_resolution(unlabelled_run: Run) -> None:
+    sizes = {name: len(content) for name, content in inline_pictures(unlabelled_run).items()}
+    assert {name: size for name, size in sizes.items() if size > INLINE_IMAGE_BYTES} == {}
+
+
+def test_training_needs_no_tracking_server_and_the_evaluation_ships_what_is_missing(
+    fresh: TinyPipeline, dead_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_server)
+    training = fresh.run("raw_images", "training_images", "feature_network", "generator")
+    assert "mlflow_run_id" not in metadata(training)["generator"]
+    assert f"MLflow at {dead_server} cannot be used" in failure(fresh.run("evaluation"))
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    evaluation = metadata(fresh.run("evaluation"))["evaluation"]
+    client = tracking.connect()
+    experiment = client.get_experiment_by_name("stripes")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["evaluation/frechet_distance"] == evaluation["frechet_distance"]
+    journal = Path(metadata(training)["generator"]["folder"]) / JOURNAL_FILE
+    progress = [row for _, row in read_journal(journal) if row["event"] == "progress"]
+    rows = client.get_metric_history(run.info.run_id, "training/generator_loss")
+    assert [(row.step, row.value) for row in rows] == [
+        (row["images"], row["generator_loss"]) for row in progress
+    ]
+    assert [row.timestamp for row in rows] == [int(row["time"] * 1000) for row in progress]
+
+
+def test_exported_samples_can_be_made_again_from_their_archive(first_run: Run) -> None:
+    shown = metadata(first_run)
+    generator = ReleasedGenerator.load(Path(shown["generator"]["folder"]) / RELEASE_FOLDER)
+    archive = np.load(shown["samples"]["archive"])
+    again = generator.sample(12, seed=int(archive["seed"]), labels=archive["labels"])
+    np.testing.assert_array_equal(again, archive["images"])
