@@ -7,6 +7,7 @@ and the model card all speak this vocabulary. Nothing here reads files or import
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -26,7 +27,9 @@ Channels = Annotated[int, Field(ge=1, le=4096)]
 class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class DataSettings(Settings):
@@ -316,17 +319,21 @@ def fingerprint(values: Any) -> str:
 
 def describe_validation_error(error: ValidationError) -> str:
     """One sentence for the first problem that pydantic found, naming key, value and remedy."""
-    first = error.errors()[0]
-    key = _dotted_key(first["loc"])
+    problems = error.errors()
+    key = _dotted_key(problems[0]["loc"])
+    # Of a choice between shapes, the branch that got furthest is the one that was meant.
+    same = [problem for problem in problems if _dotted_key(problem["loc"]) == key]
+    first = max(same, key=lambda problem: len(problem["loc"]))
     if first["type"] == "extra_forbidden":
         return _unknown_key(key)
+    if first["type"] == "missing" and len(first["loc"]) > len(key.split(".")):
+        return f"{key} is {first['input']!r}, which has too few values{_hint(key)}"
     if first["type"] == "missing":
         return f"the setting {key} is missing{_choices(key)}"
     if first["type"] == "value_error":
         reason = str(first["ctx"]["error"]) if "ctx" in first else first["msg"]
         return f"{key}: {reason}" if key else reason
-    message = first["msg"][0].lower() + first["msg"][1:]
-    remedy = message.replace("input should", "it must")
+    remedy = re.sub(r"^\w+ should", "it must", first["msg"])
     if first["type"] == "model_type":
         return f"{key or 'the file'} is {first['input']!r}, but it must be a mapping of settings"
     return f"{key} is {first['input']!r}, but {remedy}{_hint(key)}"
@@ -369,7 +376,9 @@ def _choices(key: str) -> str:
 def _unknown_key(key: str) -> str:
     section = key.rpartition(".")[0]
     known = setting_keys()
-    siblings = [name for name in known if name.rpartition(".")[0] == section] or known
-    close = difflib.get_close_matches(key, known, n=1)
+    sections = list(PipelineSettings.model_fields)
+    inside = [name for name in known if section and name.rpartition(".")[0] == section]
+    siblings = inside or sections
+    close = difflib.get_close_matches(key, inside or [*sections, *known], n=1)
     suggestion = f"did you mean {close[0]}? " if close else ""
     return f"{key} is not a setting; {suggestion}Allowed are {', '.join(siblings)}"

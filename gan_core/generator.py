@@ -203,14 +203,14 @@ class ReleasedGenerator:
         Raises:
             FoundryError: The folder does not hold a released generator.
         """
-        try:
-            config = GeneratorConfig(**json.loads((folder / CONFIG_FILE).read_text()))
-            state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-        except FileNotFoundError as error:
-            raise FoundryError(
-                f"{folder} is not a released generator: {Path(str(error.filename)).name} is "
-                f"missing; it needs {WEIGHTS_FILE} and {CONFIG_FILE}."
-            ) from error
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).exists():
+                raise FoundryError(
+                    f"{folder} is not a released generator: {name} is missing; it needs "
+                    f"{WEIGHTS_FILE} and {CONFIG_FILE}."
+                )
+        config = GeneratorConfig(**json.loads((folder / CONFIG_FILE).read_text()))
+        state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         module = build_generator(config.network, config.shape, config.classes)
         module.load_state_dict(state)
         return cls(module, config, device)

@@ -15,7 +15,12 @@ def settings_table() -> str:
         for name, field in PipelineSettings.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
     ]
-    parts = ["# Settings", "", "Every key of a pipeline's `defs.yaml`, below `attributes:`."]
+    parts = [
+        "# Settings",
+        "",
+        "Every key of a pipeline's `defs.yaml`, below `attributes:`. Beside the sections there is "
+        "`description`, one sentence for the user interface.",
+    ]
     for name, model in sections:
         parts += ["", f"## {name}", "", (model.__doc__ or "").strip(), "", *_rows(name, model)]
     return "\n".join(parts) + "\n"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import PIL.Image
 
@@ -126,13 +125,19 @@ def _split(manifest: pd.DataFrame, held_out_fraction: float, seed: int) -> pd.Se
 
     Equal images always fall on the same side, and adding images moves few of the others.
     """
-    ranks = pd.Series(
-        [hashlib.sha256(f"{seed}:{digest}".encode()).hexdigest() for digest in manifest["sha256"]],
-        index=manifest.index,
-    )
-    split = pd.Series(TRAIN, index=manifest.index, dtype=object)
-    for _, members in ranks.groupby(manifest["label"]):
-        held_out = round(held_out_fraction * len(members))
-        threshold = np.sort(members.to_numpy())[held_out - 1] if held_out else ""
-        split[members.index[members <= threshold]] = HELD_OUT
-    return split
+    held_out: set[str] = set()
+    for _, members in manifest.groupby("label"):
+        copies = members["sha256"].value_counts()
+        order = sorted(copies.index, key=lambda digest: _rank(seed, digest))
+        wanted = round(held_out_fraction * len(members))
+        for digest in order[:-1]:  # one at least stays to be learned from
+            if wanted <= 0:
+                break
+            held_out.add(digest)
+            wanted -= int(copies[digest])
+    return manifest["sha256"].isin(held_out).map({True: HELD_OUT, False: TRAIN})
+
+
+def _rank(seed: int, digest: str) -> str:
+    """A random but fixed place for an image in the order in which images are held out."""
+    return hashlib.sha256(f"{seed}:{digest}".encode()).hexdigest()

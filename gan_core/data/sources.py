@@ -3,9 +3,12 @@
 What the images are made into is the business of `preparation`.
 """
 
+import contextlib
 import hashlib
 import io
+import struct
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from gan_core.errors import FoundryError
 
 TRAIN, HELD_OUT = "train", "held_out"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+DAMAGED_EXIF = (TypeError, ValueError, KeyError, SyntaxError, OSError, struct.error)
 SPLIT_FOLDERS = {"train": TRAIN, "test": HELD_OUT}
 
 
@@ -58,7 +62,10 @@ class SourceImage:
             return PIL.Image.fromarray(self.content)
         image = PIL.Image.open(io.BytesIO(self.content))
         image.load()
-        return PIL.ImageOps.exif_transpose(image)
+        try:
+            return PIL.ImageOps.exif_transpose(image)
+        except DAMAGED_EXIF:
+            return image  # the picture is whole; which way was up is not known
 
 
 class Source(ABC):
@@ -220,15 +227,23 @@ class ImageFolder(Source):
         return Path(str(self.settings.path)).expanduser()
 
     @cached_property
-    def _names(self) -> list[PurePosixPath]:
+    def _files(self) -> dict[PurePosixPath, Path | zipfile.ZipInfo]:
+        """The image files, by their path below the place."""
         place = self.place
+        found: dict[PurePosixPath, Path | zipfile.ZipInfo]
         if place.is_dir():
-            files = (item for item in place.rglob("*") if item.is_file())
-            found = [PurePosixPath(item.relative_to(place).as_posix()) for item in files]
+            found = {
+                PurePosixPath(item.relative_to(place).as_posix()): item
+                for item in place.rglob("*")
+                if item.is_file()
+            }
         elif place.is_file() and zipfile.is_zipfile(place):
             with zipfile.ZipFile(place) as archive:
-                infos = archive.infolist()
-            found = [PurePosixPath(info.filename) for info in infos if not info.is_dir()]
+                found = {
+                    PurePosixPath(info.filename): info
+                    for info in archive.infolist()
+                    if not info.is_dir()
+                }
         elif place.exists():
             raise FoundryError(
                 f"data.path {place} is neither a folder nor a zip file; give a folder of PNG, "
@@ -236,12 +251,7 @@ class ImageFolder(Source):
             )
         else:
             raise FoundryError(f"data.path {place} does not exist; give a folder or a zip file.")
-        images = sorted(
-            name
-            for name in found
-            if name.suffix.lower() in IMAGE_SUFFIXES
-            and not any(part.startswith((".", "__MACOSX")) for part in name.parts)
-        )
+        images = {name: found[name] for name in sorted(found) if _is_image(name)}
         if not images:
             raise FoundryError(
                 f"{place} holds no images; put PNG, JPEG or WebP files there "
@@ -250,56 +260,63 @@ class ImageFolder(Source):
         return images
 
     @cached_property
+    def _wrapped(self) -> bool:
+        """Whether a zip has one folder around everything, as archivers like to make them."""
+        names = list(self._files)
+        one_root = len({name.parts[0] for name in names}) == 1
+        return self.place.is_file() and one_root and all(len(name.parts) > 2 for name in names)
+
+    def _parts(self, name: PurePosixPath) -> tuple[str, ...]:
+        return name.parts[1:] if self._wrapped else name.parts
+
+    @cached_property
     def _has_splits(self) -> bool:
-        return {name.parts[0] for name in self._names} == set(SPLIT_FOLDERS)
+        return {self._parts(name)[0] for name in self._files} == set(SPLIT_FOLDERS)
+
+    def _class_folder(self, name: PurePosixPath) -> str | None:
+        folders = self._parts(name)[:-1]
+        depth = 1 if self._has_splits else 0
+        return folders[depth] if len(folders) > depth else None
 
     @property
     def class_names(self) -> list[str]:
-        depth = 1 if self._has_splits else 0
-        folders = {name.parts[depth] if len(name.parts) > depth + 1 else "" for name in self._names}
-        if "" in folders and len(folders) > 1:
-            loose = next(name for name in self._names if len(name.parts) == depth + 1)
+        folders = {self._class_folder(name) for name in self._files}
+        if None in folders and len(folders) > 1:
+            loose = next(name for name in self._files if self._class_folder(name) is None)
             raise FoundryError(
                 f"{self.place} mixes class folders with images outside them, such as {loose}; "
                 "move every image into a class folder, or none."
             )
-        return sorted(folders - {""})
+        return sorted(folder for folder in folders if folder is not None)
 
     def __iter__(self) -> Iterator[SourceImage]:
         labels = {name: label for label, name in enumerate(self.class_names)}
-        depth = 1 if self._has_splits else 0
-        with _Files(self.place) as files:
-            for name in self._names:
+        place = self.place
+        with contextlib.ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(place)) if place.is_file() else None
+            for name, file in self._files.items():
+                folder = self._class_folder(name)
                 yield SourceImage(
                     str(name),
-                    files.read(name),
-                    SPLIT_FOLDERS[name.parts[0]] if self._has_splits else None,
-                    labels[name.parts[depth]] if labels else None,
+                    _read(archive, file),
+                    SPLIT_FOLDERS[self._parts(name)[0]] if self._has_splits else None,
+                    None if folder is None else labels[folder],
                 )
 
 
-class _Files:
-    """The files of a folder or a zip, read alike."""
+def _is_image(name: PurePosixPath) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
+    return name.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        self._zip = None if place.is_dir() else zipfile.ZipFile(place)
 
-    def __enter__(self) -> "_Files":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._zip is not None:
-            self._zip.close()
-
-    def read(self, name: PurePosixPath) -> bytes:
-        if self._zip is None:
-            return (self._place / name).read_bytes()
-        try:
-            return self._zip.read(str(name))
-        except zipfile.BadZipFile:
-            # A damaged entry is an image that does not decode, which its reader counts.
-            return b""
+def _read(archive: zipfile.ZipFile | None, file: Path | zipfile.ZipInfo) -> bytes:
+    """A file's bytes; none for a damaged or encrypted entry, which then does not decode."""
+    if archive is None or isinstance(file, Path):
+        return Path(str(file)).read_bytes()
+    try:
+        return archive.read(file)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError):
+        return b""
 
 
 SOURCES: dict[str, type[Source]] = {

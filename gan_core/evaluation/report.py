@@ -105,9 +105,15 @@ def evaluate(
     both sets have the same classes in the same numbers.
 
     Raises:
-        FoundryError: The generator, the network and the images do not have the same shape.
+        FoundryError: The generator, the network and the images do not have the same shape, or
+            there are fewer than 2 images to train on or held out.
     """
     _check_shapes(generator, images, network)
+    if min(len(images.train), len(images.held_out)) < 2:
+        raise FoundryError(
+            f"there are {len(images.train)} training and {len(images.held_out)} held-out images, "
+            "but a distance needs 2 of each; add images."
+        )
     count = min(settings.samples, len(images.train))
     stream = np.random.default_rng(settings.seed)
     rows = np.sort(stream.permutation(len(images.train))[:count])

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from gan_core.errors import FoundryError
+
 
 class Journal:
     """The writing end.
@@ -18,9 +20,18 @@ class Journal:
     Args:
         path: The file; made if absent.
         length_bytes: Where the last checkpoint left it; what stands after that is cut off.
+
+    Raises:
+        FoundryError: It is shorter than that.
     """
 
     def __init__(self, path: Path, length_bytes: int) -> None:
+        found = path.stat().st_size if path.exists() else 0
+        if found < length_bytes:
+            raise FoundryError(
+                f"the journal {path} has {found} bytes, but its checkpoint counted {length_bytes}; "
+                "remove the training's folder to train again from the start."
+            )
         self._file = path.open("ab")
         self._file.truncate(length_bytes)
 

@@ -48,6 +48,11 @@ def train(job: TrainingJob, folder: Path, should_stop: Callable[[], str | None])
     torch.set_num_threads(job.threads)
     settings = job.training
     images = open_image_set(job.image_set)
+    if images.sha256 != job.image_set_sha256:
+        raise FoundryError(
+            f"the images in {job.image_set} are {images.sha256[:16]}, but the job is for "
+            f"{job.image_set_sha256[:16]}; materialize training_images and the generator again."
+        )
     batches = ImageBatches(images.train, settings.seed, torch.device(job.device))
     trainer = Trainer(job, images)
     trainer.restore(folder)
@@ -59,13 +64,14 @@ def train(job: TrainingJob, folder: Path, should_stop: Callable[[], str | None])
     with Journal(folder / JOURNAL_FILE, trainer.progress.journal_bytes) as journal:
 
         def save() -> None:
+            _check_finite(trainer.sums.tolist(), shown)
             progress = Progress(
                 job.fingerprint, shown, clock.seconds(), journal.sync(), steps_since_line
             )
             trainer.save(folder, progress)
             clock.checkpoint_saved()
 
-        if shown == 0:
+        if trainer.progress.journal_bytes == 0:
             journal.write("start", time=time.time(), **_describe(trainer))
             _write_grid(trainer, folder, shown, journal)
 
@@ -80,7 +86,7 @@ def train(job: TrainingJob, folder: Path, should_stop: Callable[[], str | None])
 
             # Report: a journal line, a grid, a checkpoint, each at its interval.
             if _due(before, shown, settings.logging_interval_kimg, total):
-                means = dict(zip(SCALARS, (trainer.sums / steps_since_line).tolist(), strict=True))
+                means = (trainer.sums / steps_since_line).tolist()
                 _check_finite(means, shown)
                 journal.write(
                     "progress",
@@ -93,7 +99,7 @@ def train(job: TrainingJob, folder: Path, should_stop: Callable[[], str | None])
                     learning_rate_factor=learning_rate_factor(
                         before, total, settings.learning_rate_decay_start
                     ),
-                    **means,
+                    **dict(zip(SCALARS, means, strict=True)),
                 )
                 trainer.sums.zero_()
                 steps_since_line = 0
@@ -144,12 +150,13 @@ def _due(before: int, shown: int, interval_kimg: float, total: int) -> bool:
     return shown // interval > before // interval or shown == total
 
 
-def _check_finite(means: dict[str, float], shown: int) -> None:
-    for name, value in means.items():
+def _check_finite(scalars: list[float], shown: int) -> None:
+    for name, value in zip(SCALARS, scalars, strict=True):
         if not math.isfinite(value):
             raise FoundryError(
                 f"the training diverged: {name} was {value} at {shown / 1000:g} kimg; lower "
-                "training.generator_learning_rate and training.discriminator_learning_rate."
+                "training.generator_learning_rate, training.discriminator_learning_rate or "
+                "training.r1_gamma."
             )
 
 

@@ -1,0 +1,107 @@
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gan_core.errors import FoundryError
+from gan_core.training.checkpoint import (
+    Progress,
+    load_tensors,
+    module_tensors,
+    optimizer_tensors,
+    read_progress,
+    restore_module,
+    restore_optimizer,
+    save_checkpoint,
+)
+from gan_core.training.job import CHECKPOINT_FILE, TrainingJob
+from tests.gan_core.trainings import after_steps, run_job
+
+MakeJob = Callable[..., TrainingJob]
+
+
+def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    inputs = torch.arange(2 * 3 * 4 * 4).view(2, 3, 4, 4).float()
+    optimizer.zero_grad()
+    network(inputs).square().mean().backward()
+    optimizer.step()
+
+
+def player() -> tuple[nn.Module, torch.optim.Optimizer]:
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+    network = layers.to(memory_format=torch.channels_last)
+    return network, torch.optim.Adam(network.parameters(), fused=True)
+
+
+def test_network_and_optimiser_continue_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+    network, optimizer = player()
+    step(network, optimizer)
+    tensors = {
+        **module_tensors("network", network),
+        **optimizer_tensors("optimizer", optimizer),
+    }
+    progress = Progress("job", images=7, seconds=1.5, journal_bytes=3, steps_since_line=2)
+    save_checkpoint(tmp_path / "checkpoint.safetensors", tensors, progress)
+
+    other, other_optimizer = player()
+    stored = load_tensors(tmp_path / "checkpoint.safetensors")
+    restore_module("network", other, stored)
+    restore_optimizer("optimizer", other_optimizer, stored)
+    assert read_progress(tmp_path / "checkpoint.safetensors") == progress
+
+    for _ in range(3):
+        step(network, optimizer)
+        step(other, other_optimizer)
+    expected, found = network.state_dict(), other.state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_without_a_checkpoint_there_is_no_progress(tmp_path: Path) -> None:
+    assert read_progress(tmp_path / "checkpoint.safetensors") is None
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file can grow beyond 4 kB: writing goes wrong as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, small_files: None
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, {"a": torch.ones(3)}, Progress("job", images=1))
+    with pytest.raises(OSError, match="File too large"):
+        save_checkpoint(path, {"a": torch.zeros(3000)}, Progress("job", images=2))
+    progress = read_progress(path)
+    assert progress is not None
+    assert progress.images == 1
+    assert torch.equal(load_tensors(path)["a"], torch.ones(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_leaves_no_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    for images in range(2):
+        save_checkpoint(path, {"a": torch.ones(3)}, Progress("job", images=images))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_job_with_other_settings_never_continues_a_training(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    folder = tmp_path / "training"
+    job = make_job()
+    run_job(job, folder, after_steps(3))
+    checkpoint = (folder / CHECKPOINT_FILE).read_bytes()
+    for other in (make_job(r1_gamma=0.5), make_job(precision="bf16")):
+        with pytest.raises(FoundryError, match=f"job {job.fingerprint}, .* {other.fingerprint}"):
+            run_job(other, folder)
+    assert (folder / CHECKPOINT_FILE).read_bytes() == checkpoint
+    assert run_job(job, folder) is None

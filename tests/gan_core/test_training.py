@@ -1,0 +1,185 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from gan_core.config import NetworkSettings
+from gan_core.errors import FoundryError
+from gan_core.generator import ReleasedGenerator
+from gan_core.training.job import (
+    CHECKPOINT_FILE,
+    JOURNAL_FILE,
+    RELEASE_FOLDER,
+    RESULT_FILE,
+    TrainingJob,
+)
+from gan_core.training.step import SCALARS
+from tests.gan_core.trainings import after_steps, journal_rows, released_bytes, run_job
+
+MakeJob = Callable[..., TrainingJob]
+
+# The whole training makes 31 steps.
+STOPS = (1, 6, 0, 9, 7)
+GAMES: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "bf16": {"precision": "bf16"},
+    "no average": {"ema_halflife_kimg": 0.0},
+    "no penalty": {"r1_gamma": 0.0},
+    "minimax": {"loss": "minimax"},
+    "many checkpoints": {"checkpoint_interval_seconds": 1e-6, "grid_interval_kimg": 0.3},
+    "momentum": {"adam_betas": (0.5, 0.9), "learning_rate_decay_start": 1.0},
+}
+
+
+@pytest.mark.parametrize("game", GAMES.values(), ids=GAMES.keys())
+def test_a_training_that_was_stopped_ends_with_the_same_bits_and_journal(
+    game: dict[str, Any], make_job: MakeJob, tmp_path: Path
+) -> None:
+    job = make_job(**game)
+    assert run_job(job, tmp_path / "undisturbed") is None
+    for steps in STOPS:
+        assert run_job(job, tmp_path / "stopped", after_steps(steps)) == "enough"
+    assert run_job(job, tmp_path / "stopped") is None
+    assert released_bytes(tmp_path / "stopped") == released_bytes(tmp_path / "undisturbed")
+    assert journal_rows(tmp_path / "stopped") == journal_rows(tmp_path / "undisturbed")
+
+
+def test_an_unconditional_training_that_was_stopped_ends_with_the_same_bits(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    network = NetworkSettings(
+        latent_dim=8,
+        generator_channels=(8, 8),
+        discriminator_channels=(8, 8),
+        conditional=False,
+    )
+    job = make_job(kimg=0.3).model_copy(update={"network": network})
+    run_job(job, tmp_path / "undisturbed")
+    run_job(job, tmp_path / "stopped", after_steps(4))
+    run_job(job, tmp_path / "stopped")
+    assert released_bytes(tmp_path / "stopped") == released_bytes(tmp_path / "undisturbed")
+
+
+def test_a_training_stopped_before_its_first_step_writes_its_first_rows_once(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    job = make_job(kimg=0.2)
+    run_job(job, tmp_path, after_steps(0))
+    run_job(job, tmp_path)
+    assert len(journal_rows(tmp_path, "start")) == 1
+    assert [row["images"] for row in journal_rows(tmp_path, "grid")] == [0, job.total_images]
+
+
+def test_a_finished_training_that_is_started_again_changes_nothing(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    job = make_job(kimg=0.3)
+    run_job(job, tmp_path)
+    weights, rows = released_bytes(tmp_path), journal_rows(tmp_path)
+    assert run_job(job, tmp_path) is None
+    assert (released_bytes(tmp_path), journal_rows(tmp_path)) == (weights, rows)
+
+
+def test_the_journal_tells_the_whole_training(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job()
+    run_job(job, tmp_path)
+    (start,) = journal_rows(tmp_path, "start")
+    (end,) = journal_rows(tmp_path, "end")
+    progress = journal_rows(tmp_path, "progress")
+    assert start["generator_parameters"] > 0
+    assert start["precision"] == "fp32"
+    assert end["images"] == job.total_images == 992
+    # A line at the first whole batch after every quarter of a kimg, and at the end.
+    assert [row["images"] for row in progress] == [256, 512, 768, 992]
+    for row in progress:
+        assert set(SCALARS) <= set(row)
+        assert 0 < row["real_probability"] < 1
+        assert row["total_kimg"] == 0.992
+    assert [row["learning_rate_factor"] for row in progress[:2]] == [1.0, 1.0]
+    assert 0 < progress[-1]["learning_rate_factor"] < progress[2]["learning_rate_factor"] < 1
+
+
+def test_journal_rows_are_means_over_the_steps_since_the_last(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    settings = {"kimg": 0.256, "learning_rate_decay_start": 1.0}
+    run_job(make_job(**settings, logging_interval_kimg=0.001), tmp_path / "every step")
+    run_job(make_job(**settings, logging_interval_kimg=0.128), tmp_path / "every four")
+    steps = journal_rows(tmp_path / "every step", "progress")
+    means = journal_rows(tmp_path / "every four", "progress")
+    assert (len(steps), len(means)) == (8, 2)
+    for name in SCALARS:
+        expected = np.mean([row[name] for row in steps[4:]])
+        assert means[1][name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_grids_show_the_same_latents_with_a_column_a_class(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    run_job(make_job(kimg=0.5, grid_interval_kimg=0.2), tmp_path)
+    rows = journal_rows(tmp_path, "grid")
+    assert [row["images"] for row in rows] == [0, 224, 416, 512]
+    for row in rows:
+        assert PIL.Image.open(tmp_path / row["file"]).size == (10 * 17 - 1, 8 * 17 - 1)
+
+
+def test_what_is_released_loads_and_samples(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(kimg=0.2)
+    run_job(job, tmp_path)
+    generator = ReleasedGenerator.load(tmp_path / RELEASE_FOLDER)
+    assert generator.sample(3).shape == (3, 16, 16, 1)
+    assert generator.config.pipeline == "digits"
+    assert sum(generator.config.class_counts) == 1438
+    assert json.loads((tmp_path / RESULT_FILE).read_text())["images"] == job.total_images
+
+
+def test_the_same_seed_trains_the_same_generator_and_another_seed_another(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        run_job(make_job(kimg=0.2, seed=seed), tmp_path / name)
+    assert released_bytes(tmp_path / "one") == released_bytes(tmp_path / "same")
+    assert released_bytes(tmp_path / "one") != released_bytes(tmp_path / "other")
+
+
+def test_a_training_that_diverges_names_the_quantity_and_the_remedy(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    job = make_job()
+    huge = job.training.model_copy(update={"generator_learning_rate": 1e30})
+    with pytest.raises(
+        FoundryError, match=r"diverged: discriminator_loss was nan at .* lower training"
+    ):
+        run_job(job.model_copy(update={"training": huge}), tmp_path)
+    assert not (tmp_path / RELEASE_FOLDER).exists()
+
+
+def test_other_images_than_the_jobs_are_refused(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(kimg=0.2).model_copy(update={"image_set_sha256": "0" * 64})
+    with pytest.raises(FoundryError, match="0" * 16):
+        run_job(job, tmp_path)
+
+
+def test_a_journal_that_was_lost_is_not_filled_with_nothing(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    job = make_job(kimg=0.5)
+    run_job(job, tmp_path, after_steps(9))
+    (tmp_path / JOURNAL_FILE).unlink()
+    try:
+        run_job(job, tmp_path)
+    except FoundryError:
+        return  # to refuse is right too
+    assert journal_rows(tmp_path, "end")
+
+
+def test_a_stopped_training_leaves_a_checkpoint_and_no_generator(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    run_job(make_job(), tmp_path, after_steps(2))
+    assert (tmp_path / CHECKPOINT_FILE).exists()
+    assert not (tmp_path / RELEASE_FOLDER).exists()

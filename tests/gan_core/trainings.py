@@ -1,0 +1,74 @@
+"""Running training jobs in tests, here or in a process, and reading what they leave."""
+
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gan_core.generator import WEIGHTS_FILE
+from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER, TrainingJob
+from gan_core.training.journal import read_journal
+from gan_core.training.loop import train
+from tests.conftest import PROJECT, subprocess_environment
+
+CLOCK_FIELDS = {"time", "seconds", "images_per_second"}
+
+
+def never() -> None:
+    """A training that asks this is not stopped."""
+
+
+def after_steps(steps: int) -> Callable[[], str | None]:
+    """A request to stop when that many steps were made."""
+    asked = itertools.count()
+    return lambda: "enough" if next(asked) >= steps else None
+
+
+def run_job(
+    job: TrainingJob, folder: Path, should_stop: Callable[[], str | None] = never
+) -> str | None:
+    """Train in this process."""
+    folder.mkdir(exist_ok=True)
+    job.write(folder)
+    return train(job, folder, should_stop)
+
+
+def released_bytes(folder: Path) -> bytes:
+    """The released generator's weights."""
+    return (folder / RELEASE_FOLDER / WEIGHTS_FILE).read_bytes()
+
+
+def journal_rows(folder: Path, event: str | None = None) -> list[dict[str, Any]]:
+    """The journal without what depends on the clock, or its rows of one event."""
+    return [
+        {key: value for key, value in row.items() if key not in CLOCK_FIELDS}
+        for _, row in read_journal(folder / JOURNAL_FILE)
+        if event in (None, row["event"])
+    ]
+
+
+def start_training(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Start the training process of a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gan_core.training", str(folder), *options],
+        cwd=PROJECT,
+        env=subprocess_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+    """Wait until something holds; fail when it does not within the time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {seconds:g} seconds"
+        time.sleep(0.005)
+
+
+def wait_until_training(folder: Path) -> None:
+    """Wait until the training process of a folder has shown images."""
+    wait_until(lambda: journal_rows(folder, "progress"), "the first journal row")
