@@ -5,6 +5,7 @@ hence the relative imports; nothing here may import the rest of the package.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,18 +226,25 @@ def load_generator(model: str | Path, device: str = "cpu") -> ReleasedGenerator:
         device: Where to compute: `cpu`, `cuda`, …
 
     Raises:
-        FoundryError: There is no such model.
+        FoundryError: There is no such model, or no registry.
     """
     if not str(model).startswith("models:/"):
         return ReleasedGenerator.load(Path(model), device)
+    # A server that is down otherwise blocks the call for four minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    if not mlflow.is_tracking_uri_set():
+        raise FoundryError(
+            f"{model} cannot be found without a registry: set MLFLOW_TRACKING_URI to the address "
+            "that `gan-foundry doctor` prints."
+        )
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=str(model)))
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise FoundryError(
-            f"{model} is not in the registry at {mlflow.get_registry_uri()} "
+            f"{model} could not be had from the registry at {mlflow.get_registry_uri()} "
             f"({str(error).splitlines()[0]}); `gan-foundry models` lists what is there."
         ) from error
     return ReleasedGenerator.load(folder / REGISTERED_FOLDER, device)

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ def run(name: str, assignments: tuple[str, ...], seed: int | None, as_json: bool
     if seed is not None:
         overrides["training.seed"] = seed
     console = error_console()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with _standard_output_to_error(), RunDisplay(console) as display:
         from pipelines.progress import watching
         from pipelines.run import RunInterruptedError, StageCrashedError, run_pipeline
@@ -153,9 +155,9 @@ def doctor(as_json: bool) -> None:
 
 
 def _list_models(name: str | None) -> list[dict[str, Any]]:
-    from pipelines import registry
+    from pipelines import registry, tracking
 
-    with registry.registry_errors():
+    with tracking.tracking_errors():
         client = registry.connect_for_reading()
         known = registry.models(client) if client else []
         if name is not None and name not in known:

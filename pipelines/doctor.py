@@ -108,8 +108,11 @@ def _mirror_reachable(problems: list[str]) -> bool | None:
         if base.startswith(("http://", "https://")):
             import requests
 
-            requests.head(base, timeout=5)
-            return True
+            answer = requests.head(base, timeout=5)
+            if answer.status_code < requests.codes.server_error:
+                return True  # a base need not be a page of its own
+            problems.append(f"the mirror {base} answered {answer.status_code}")
+            return False
         filesystem, path = fsspec.core.url_to_fs(base)
         if filesystem.exists(path):
             return True

@@ -36,6 +36,10 @@ POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0
 
 
+class TrainingCrashedError(Exception):
+    """The training process ended in a way that the user cannot mend."""
+
+
 def write_job(
     name: str,
     settings: PipelineSettings,
@@ -50,6 +54,7 @@ def write_job(
     if (folder / JOB_FILE).exists():
         # The data may have moved with the store since; what is trained has not changed.
         job = TrainingJob.read(folder).model_copy(update={"image_set": image_set})
+        choose_device(job.device)
     else:
         device = choose_device(settings.training.device)
         job = TrainingJob(
@@ -75,7 +80,8 @@ def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> No
     Raises:
         FoundryError: The job could not be done for a reason that the user can mend, or it was
             interrupted from outside (running again continues).
-        RuntimeError: It crashed; the error holds the end of its log.
+        AlreadyTrainingError: A trainer of an earlier attempt still runs.
+        TrainingCrashedError: It crashed; the error holds the end of its log.
     """
     command = [sys.executable, "-m", "gan_core.training", str(folder), "--parent", str(os.getpid())]
     log = folder / LOG_FILE
@@ -116,9 +122,10 @@ def _cut_journal(folder: Path) -> int:
                 os.truncate(journal, length)
             return length
     except filelock.Timeout:
+        owner = folder / OWNER_FILE
         raise AlreadyTrainingError(
             f"the training in {folder} is already run by process "
-            f"{(folder / OWNER_FILE).read_text()}; wait for it or stop it."
+            f"{owner.read_text() if owner.exists() else 'unknown'}; wait for it or stop it."
         ) from None
 
 
@@ -155,4 +162,6 @@ def _raise_failure(status: int, folder: Path, log: Path) -> None:
             "pipeline again to continue it."
         )
     end = "\n".join(lines[-20:])
-    raise RuntimeError(f"the training process ended with status {status}; its log ends:\n{end}")
+    raise TrainingCrashedError(
+        f"the training process ended with status {status}; its log ends:\n{end}"
+    )

@@ -14,7 +14,7 @@ class ProgressEvent:
     """One thing that happened.
 
     Attributes:
-        kind: `stage_started`, `stage_finished` or `training`.
+        kind: `stage_started`, `waiting` (for the device), `stage_finished` or `training`.
         stage: The asset's name without its prefix.
         values: `reused` and `seconds` of a finished stage; a line of the training journal.
     """

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
+
 import gan_core
-from gan_core.errors import FoundryError
 from pipelines import home, tracking
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 WEIGHTS_TAG = "gan_foundry.weights_sha256"
 DISTANCE_TAG = "frechet_distance"
 MODEL_CARD_FILE = "README.md"
+LONGEST_DESCRIPTION = 5000  # characters, in MLflow's databases
 
 # What of gan_core a generator needs to be rebuilt and sampled; it travels with the model.
 CARRIED_FILES = (
@@ -100,13 +102,18 @@ def register_generator(
                 signature=signature(ReleasedGenerator.load(release)),
                 input_example=np.zeros(2, np.int64),
                 pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
-                registered_model_name=model,
             )
-    number = int(info.registered_model_version)
-    for key, value in tags.items():
-        run.client.set_model_version_tag(model, str(number), key, value)
-    run.client.update_model_version(model, str(number), card)
-    return number
+    if model not in models(run.client):
+        run.client.create_registered_model(model)
+    made = run.client.create_model_version(
+        model,
+        info.model_uri,
+        run.run_id,
+        tags=dict(tags),
+        description=card[:LONGEST_DESCRIPTION],
+        model_id=info.model_id,
+    )
+    return int(made.version)
 
 
 def signature(generator: "ReleasedGenerator") -> Any:
@@ -140,6 +147,15 @@ def carried_package(parent: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target)
     return package
+
+
+@contextlib.contextmanager
+def registering(model: str) -> Iterator[None]:
+    """Hold a model's registration alone, so that comparing and moving an alias are one act."""
+    folder = home.home() / "locks"
+    folder.mkdir(exist_ok=True)
+    with filelock.FileLock(folder / f"{model}.registration"):
+        yield
 
 
 def versions(client: "MlflowClient", model: str) -> list[RegisteredVersion]:
@@ -203,17 +219,3 @@ def _registered(item: "ModelVersion", aliases: Mapping[int, list[str]]) -> Regis
 def registry_page(model: str, number: int) -> str:
     """A version's page in MLflow's user interface."""
     return f"{tracking.run_page_base()}/#/models/{model}/versions/{number}"
-
-
-@contextlib.contextmanager
-def registry_errors() -> Iterator[None]:
-    """Turn MLflow's errors into one sentence."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise FoundryError(
-            f"the registry at {home.tracking_uri()} did not answer as it should "
-            f"({str(error).splitlines()[0]}); check MLFLOW_TRACKING_URI and that the server runs."
-        ) from error

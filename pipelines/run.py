@@ -1,16 +1,30 @@
 """Runs a whole pipeline in this process, recorded in Dagster's instance like any other run."""
 
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 
+from gan_core.config import DataSettings
+from gan_core.data.sources import open_source
 from gan_core.errors import FoundryError
+from pipelines.components.gan_pipeline import build_pipeline
 from pipelines.home import prepare_home
 from pipelines.pipeline_files import load_pipeline
-from pipelines.settings_overrides import override_settings, run_config
+from pipelines.settings_overrides import (
+    RESOURCE_KEY,
+    SettingsOverrides,
+    override_settings,
+    run_config,
+)
+
+# Of runs that the command line started: the machine, the process and when it began.
+PROCESS_TAG = "gan_foundry/process"
 
 
 class RunInterruptedError(Exception):
@@ -76,18 +90,24 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
         RunInterruptedError: It was interrupted; what was done is kept.
         StageCrashedError: A stage failed for another reason.
     """
-    override_settings(load_pipeline(name), overrides)
+    own = load_pipeline(name)
+    check_images(override_settings(own, overrides).data)
     prepare_home()
-    from pipelines.definitions import defs
-
-    job = defs().resolve_job_def(name)
+    definitions = dg.Definitions.merge(
+        build_pipeline(name, own), dg.Definitions(resources={RESOURCE_KEY: SettingsOverrides()})
+    )
+    job = definitions.resolve_job_def(name)
     start = time.monotonic()
     with dg.DagsterInstance.get() as instance:
+        end_dead_runs(instance)
         config = run_config(overrides)
         # The display shows what happens, and Dagster's event log keeps it.
         config["loggers"] = {"console": {"config": {"log_level": "CRITICAL"}}}
         result = job.execute_in_process(
-            run_config=config, instance=instance, raise_on_error=False, tags={"pipeline": name}
+            run_config=config,
+            instance=instance,
+            raise_on_error=False,
+            tags={PROCESS_TAG: _this_process()},
         )
     if not result.success:
         _raise_failure(name, result)
@@ -98,6 +118,36 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
             key: value.value for key, value in found.metadata.items()
         }
     return PipelineRun(name, result.run_id, metadata, time.monotonic() - start)
+
+
+def check_images(data: DataSettings) -> None:
+    """Raise FoundryError if one's own images are not there, before anything is written."""
+    if data.path is not None:
+        _ = open_source(data, Path()).class_names
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark as failed what was started here and whose process is gone: killed, or switched off."""
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+    for run in instance.get_runs(unfinished):
+        process = run.tags.get(PROCESS_TAG)
+        if process is not None and not _is_alive(process):
+            instance.report_run_failed(run, "the process of this run was killed")
+
+
+def _this_process() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()} {process.pid} {process.create_time():.2f}"
+
+
+def _is_alive(description: str) -> bool:
+    host, number, created = description.split()
+    if host != socket.gethostname():
+        return True  # only its own machine can tell
+    try:
+        return f"{psutil.Process(int(number)).create_time():.2f}" == created
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _raise_failure(name: str, result: dg.ExecuteInProcessResult) -> None:

@@ -63,10 +63,15 @@ def open_stage(path: Path, *, resumable: bool = False) -> Iterator[StageFolder]:
         except BaseException as error:
             if not resumable:
                 shutil.rmtree(working, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise FoundryError(describe_full_disk(path.parent)) from error
             raise
         working.rename(path)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, or one's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def describe_full_disk(folder: Path) -> str:

@@ -1,7 +1,10 @@
 """What a run shows in a terminal: the stages as they pass, the training as it goes, the result."""
 
+import os
+import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
@@ -13,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.progress import ProgressEvent
 
@@ -50,6 +54,8 @@ class RunDisplay:
         """Show one event."""
         if event.kind == "stage_started":
             self._console.print(f"[dim]…[/] {event.stage}")
+        elif event.kind == "waiting":
+            self._console.print("  waiting for the device: another training has it")
         elif event.kind == "stage_finished":
             self._stop_bar()
             note = "unchanged, reused" if event.values["reused"] else "done"
@@ -77,7 +83,15 @@ class RunDisplay:
 
 def error_console() -> Console:
     """A console on standard error, so that standard output stays for results."""
-    return Console(file=sys.stderr, highlight=False)
+    return Console(file=sys.stderr, highlight=False, emoji=False)
+
+
+def program() -> str:
+    """This command as a person here would type it."""
+    path = Path(sys.executable).with_name("gan-foundry")
+    if shutil.which("gan-foundry") == str(path):
+        return "gan-foundry"
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -93,8 +107,8 @@ def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("sample grid", summary["samples"]["grid"]),
         ("registered", f"{model} version {summary['version']} ({summary['alias']})"),
         ("time", f"{stages['total']:.0f} s, of which training {stages['generator']:.0f} s"),
-        ("next", f"gan-foundry sample {model} -n 64 --seed 7 --out samples"),
-        ("", "gan-foundry ui"),
+        ("next", f"{program()} sample {model} -n 64 --seed 7 --out samples"),
+        ("", f"{program()} ui"),
     ]
 
 
@@ -102,7 +116,7 @@ def print_result(console: Console, summary: dict[str, Any]) -> None:
     """Show the end of a run; long lines are left whole, so that paths can be copied."""
     console.print()
     for name, value in result_lines(summary):
-        console.print(f"[bold]{name:<18}[/]{value}", soft_wrap=True)
+        console.print(Text.assemble((f"{name:<18}", "bold"), value), soft_wrap=True)
 
 
 def versions_table(models: list[dict[str, Any]]) -> Table:

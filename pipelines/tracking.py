@@ -4,14 +4,16 @@ The training itself never waits for a tracking server. What a stage could not sh
 ships: the run is found again by the generator's key, and every row keeps its own time.
 """
 
+import contextlib
 import logging
 import os
 import platform
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
@@ -19,6 +21,7 @@ from gan_core.config import PipelineSettings, flat_settings
 from gan_core.errors import FoundryError
 from gan_core.training.journal import read_journal
 from pipelines import home
+from pipelines.store import describe_full_disk, is_disk_full
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,12 +40,16 @@ DEFAULT_MLFLOW_UI = "http://127.0.0.1:5000"
 def connect() -> "MlflowClient":
     """A client of the tracking store; a local database is made first.
 
+    Where the environment does not say otherwise, MLflow is told to give up soon on a server that is
+    down, to send no telemetry and to print no progress bars.
+
     Raises:
         FoundryError: The local database is of another version of MLflow.
     """
     # A server that is down otherwise blocks every call for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
@@ -118,7 +125,14 @@ class TrackedRun:
         """
         from mlflow.entities import Metric
 
-        start = int(self.client.get_run(self.run_id).data.tags.get(SHIPPED_TAG, 0))
+        first = next(read_journal(journal), None)
+        if first is None:
+            return
+        # The position counts in this journal alone: a training done anew begins another one.
+        journal_start = f"{first[1]['time']}"
+        shipped = self.client.get_run(self.run_id).data.tags.get(SHIPPED_TAG, "")
+        shipped_start, _, shipped_bytes = shipped.partition(" ")
+        start = int(shipped_bytes) if shipped_start == journal_start else 0
         metrics: list[Metric] = []
         shipped_grids = self._grid_steps()
         position = start
@@ -135,15 +149,16 @@ class TrackedRun:
                 ]
             elif row["event"] == "grid" and row["images"] not in shipped_grids:
                 self._log_grid(training_folder / row["file"], row["images"], milliseconds)
-        for first in range(0, len(metrics), METRICS_A_BATCH):
-            self.client.log_batch(self.run_id, metrics[first : first + METRICS_A_BATCH])
+        for begin in range(0, len(metrics), METRICS_A_BATCH):
+            self.client.log_batch(self.run_id, metrics[begin : begin + METRICS_A_BATCH])
         if position > start:
-            self.set_tags({SHIPPED_TAG: position})
+            self.set_tags({SHIPPED_TAG: f"{journal_start} {position}"})
 
     def _grid_steps(self) -> set[int]:
         """Steps whose grid MLflow has; their file names read `samples+step+<step>+…`."""
         files = self.client.list_artifacts(self.run_id, "images")
-        return {int(file.path.split("+")[2]) for file in files}
+        steps = (re.search(r"samples\+step\+(\d+)\+", file.path) for file in files)
+        return {int(step[1]) for step in steps if step}
 
     def _log_grid(self, path: Path, step: int, milliseconds: int) -> None:
         import PIL.Image
@@ -158,9 +173,9 @@ class TrackedRun:
                 synchronous=True,
             )
 
-    def finish(self) -> None:
-        """Mark the run as complete."""
-        self.client.set_terminated(self.run_id, "FINISHED")
+    def end(self, status: Literal["FINISHED", "FAILED"]) -> None:
+        """Mark the run as over."""
+        self.client.set_terminated(self.run_id, status)
 
 
 def open_run(
@@ -177,24 +192,42 @@ def open_run(
     Raises:
         FoundryError: The tracking store cannot be used.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with tracking_errors():
         client = connect()
         experiment_id = _experiment(client, pipeline)
         found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-        if found:
-            return TrackedRun(client, found[0].info.run_id, experiment_id)
-        run = client.create_run(experiment_id, run_name=f"{pipeline} {key[:8]}")
+        run = (
+            found[0]
+            if found
+            else client.create_run(
+                experiment_id, run_name=f"{pipeline} {key[:8]}", tags={KEY_TAG: key}
+            )
+        )
         tracked = TrackedRun(client, run.info.run_id, experiment_id)
-        _log_parameters(tracked, settings)
-        tracked.set_tags({**_environment_tags(), **tags, KEY_TAG: key})
+        if not run.data.params:
+            tracked.set_tags({**_environment_tags(), **tags})
+            _log_parameters(tracked, settings)
+    return tracked
+
+
+@contextlib.contextmanager
+def tracking_errors() -> Iterator[None]:
+    """Turn what MLflow raises into one sentence.
+
+    Raises:
+        FoundryError: The tracking store or registry did not answer as it should, or a disk is full.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
     except (MlflowException, OSError) as error:
+        if is_disk_full(error):
+            raise FoundryError(describe_full_disk(home.home())) from error
         raise FoundryError(
             f"MLflow at {home.tracking_uri()} cannot be used ({str(error).splitlines()[0]}); check "
             "MLFLOW_TRACKING_URI and that the server runs."
         ) from error
-    return tracked
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:

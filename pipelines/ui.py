@@ -34,7 +34,7 @@ class Service:
     log: Path
 
 
-class StopSignal(Exception):  # noqa: N818  # it is no error
+class StopSignal(BaseException):  # it is no error, and no library may swallow it
     """Somebody asked the servers to end."""
 
 
@@ -46,7 +46,7 @@ def serve(port: int, mlflow_port: int) -> None:
     """
     console = error_console()
     home.prepare_home()
-    own_mlflow = home.tracking_uri() == home.local_tracking_uri()
+    own_mlflow = not home.tracking_uri().startswith(("http://", "https://"))
     for number in (port, mlflow_port) if own_mlflow else (port,):
         _require_free(number)
     dagster_address = f"http://{HOST}:{port}"
@@ -108,7 +108,7 @@ def _mlflow_command(port: int) -> list[str]:
     hosts = ",".join(f"{name}:{port}" for name in (HOST, "localhost"))
     return [
         *("mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", home.local_tracking_uri(), "--artifacts-destination", artifacts),
+        *("--backend-store-uri", home.tracking_uri(), "--artifacts-destination", artifacts),
         *("--allowed-hosts", hosts),
     ]
 
@@ -140,7 +140,7 @@ def _wait_until_up(services: list[Service], addresses: list[str]) -> None:
             if time.monotonic() > deadline:
                 raise FoundryError(
                     f"{address} did not answer within {START_SECONDS:.0f} s; the logs are in "
-                    f"{home.home() / 'logs'}."
+                    f"{home.home() / LOG_FOLDER}."
                 )
             time.sleep(0.3)
 

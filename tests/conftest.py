@@ -99,9 +99,13 @@ def subprocess_environment(**more: str) -> dict[str, str]:
 
 
 def copy_project(folder: Path) -> Path:
-    """A copy of the project's tracked files, for what would write into the project."""
+    """A copy of the project's own files, for what would write into the project."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True
+        ["git", "ls-files", "-coz", "--exclude-standard"],
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
         if (PROJECT / name).exists():

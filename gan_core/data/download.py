@@ -70,7 +70,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
         try:
             _retrieve(address, file, folder)
         except (OSError, ValueError, ImportError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             problems.append(f"{address} ({_reason(error)})")
             logger.warning("could not get %s from %s: %s", file.name, address, _reason(error))
@@ -106,7 +106,13 @@ def _retrieve(address: str, file: RemoteFile, folder: Path) -> None:
 
 
 def _fsspec_downloader(address: str, output_file: str | Path, _: object) -> None:
-    with fsspec.open(address, "rb") as source, Path(output_file).open("wb") as target:
+    try:
+        source = fsspec.open(address, "rb").open()
+    except OSError:
+        raise
+    except Exception as error:  # each remote file system raises kinds of its own
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    with source, Path(output_file).open("wb") as target:
         while block := source.read(1 << 20):
             target.write(block)
 

@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import PIL.Image
 
 from gan_core.config import DataSettings
-from gan_core.data.sources import HELD_OUT, TRAIN, Source, open_source
+from gan_core.data.fitting import fit_image
+from gan_core.data.sources import DECODE_ERRORS, HELD_OUT, TRAIN, Source, open_source
 from gan_core.errors import FoundryError
+from gan_core.image_grid import display_scale, make_grid, save_png
 
 MANIFEST_FILE = "manifest.parquet"
 SUMMARY_FILE = "raw_images.json"
+PREVIEW_FILE = "preview.png"
 SOURCE_FOLDER = "source"
+PREVIEW_IMAGES = 100
+PREVIEW_PER_CLASS = 10
 LARGEST_UNDECODABLE_SHARE = 0.01
 COLUMNS = ["name", "split", "label", "height", "width", "bytes", "sha256"]
 
@@ -53,7 +58,7 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
 
     Args:
         settings: The source, and how much is held out where it has no split of its own.
-        folder: Gets `manifest.parquet`, `raw_images.json` and the downloads.
+        folder: Gets `manifest.parquet`, `raw_images.json`, `preview.png` and the downloads.
 
     Raises:
         FoundryError: Files cannot be had, there is no image, or more than 1 % do not decode.
@@ -62,16 +67,21 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
     source.download()
     rows: list[tuple[Any, ...]] = []
     set_aside: list[dict[str, str]] = []
+    preview: dict[int, list[np.ndarray]] = {}
     for image in source:
         try:
-            width, height = image.decode().size
-        except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+            picture = image.decode()
+        except DECODE_ERRORS as error:
             set_aside.append({"name": image.name, "problem": str(error)})
             continue
         content = image.content
         size_bytes = len(content) if isinstance(content, bytes) else content.nbytes
         label = -1 if image.label is None else image.label
-        rows.append((image.name, image.split, label, height, width, size_bytes, image.sha256))
+        size = (picture.height, picture.width, size_bytes)
+        rows.append((image.name, image.split, label, *size, image.sha256))
+        examples = preview.setdefault(label, [])
+        if len(examples) < (PREVIEW_PER_CLASS if image.label is not None else PREVIEW_IMAGES):
+            examples.append(fit_image(picture, settings))
     _check_undecodable(settings, set_aside, len(rows))
     manifest = pd.DataFrame(rows, columns=COLUMNS)
     if manifest["split"].isna().all():
@@ -89,6 +99,7 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
     ).hexdigest()
     raw = RawImages(manifest, source.class_names, set_aside, source.licence, rows_hash)
     manifest.to_parquet(folder / MANIFEST_FILE, index=False)
+    _write_preview(preview, folder / PREVIEW_FILE)
     summary = {
         "data": settings.model_dump(mode="json"),
         "class_names": raw.class_names,
@@ -98,6 +109,13 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
     }
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2))
     return raw
+
+
+def _write_preview(examples: dict[int, list[np.ndarray]], file: Path) -> None:
+    """A grid of some images of every class, at the pipeline's size."""
+    pictures = [image for label in sorted(examples) for image in examples[label]][:PREVIEW_IMAGES]
+    grid = make_grid(np.stack(pictures), 10)
+    save_png(grid, file, display_scale(grid))
 
 
 def open_raw_images(folder: Path) -> tuple[RawImages, Source]:

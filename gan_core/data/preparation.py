@@ -3,15 +3,15 @@
 Images pass one at a time, so memory does not grow with the set.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 
 from gan_core.config import DataSettings
+from gan_core.data.fitting import RESAMPLING, fit_image
 from gan_core.data.hashing import file_sha256
 from gan_core.data.image_set import (
     DESCRIPTION_FILE,
@@ -23,9 +23,6 @@ from gan_core.data.image_set import (
 from gan_core.data.manifest import open_raw_images
 from gan_core.data.sources import HELD_OUT, TRAIN
 from gan_core.errors import FoundryError
-
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-RESAMPLING = PIL.Image.Resampling.LANCZOS
 
 
 def prepare_images(raw_folder: Path, settings: DataSettings, folder: Path) -> ImageSet:
@@ -74,10 +71,12 @@ def prepare_images(raw_folder: Path, settings: DataSettings, folder: Path) -> Im
     ordered = np.empty_like(labels)
     ordered[row] = labels
     np.save(folder / LABELS_FILE, ordered)
+    pixels_and_labels = file_sha256(folder / IMAGES_FILE, folder / LABELS_FILE)
+    meaning = json.dumps([raw.class_names, counts])  # what the same arrays stand for
     description = {
         "source": settings.source,
         "raw_sha256": raw.sha256,
-        "sha256": file_sha256(folder / IMAGES_FILE, folder / LABELS_FILE),
+        "sha256": hashlib.sha256(f"{pixels_and_labels} {meaning}".encode()).hexdigest(),
         "height": settings.height,
         "width": settings.width,
         "channels": settings.channels,
@@ -95,26 +94,6 @@ def prepare_images(raw_folder: Path, settings: DataSettings, folder: Path) -> Im
     }
     (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
     return open_image_set(folder)
-
-
-def fit_image(image: PIL.Image.Image, settings: DataSettings) -> np.ndarray:
-    """Bring one picture to the settings' size and channels.
-
-    Returns:
-        uint8, shape (height, width, channels).
-    """
-    if image.mode.startswith("I;16"):
-        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert(MODES[settings.channels])
-    size = (settings.width, settings.height)
-    if image.size != size:
-        if settings.fit == "stretch":
-            image = image.resize(size, RESAMPLING)
-        elif settings.fit == "crop":
-            image = PIL.ImageOps.fit(image, size, RESAMPLING)
-        else:
-            image = PIL.ImageOps.pad(image, size, RESAMPLING)
-    return np.asarray(image, np.uint8).reshape(settings.height, settings.width, -1)
 
 
 def _reserve_disk(file: Path) -> None:

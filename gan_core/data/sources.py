@@ -26,8 +26,19 @@ from gan_core.errors import FoundryError
 
 TRAIN, HELD_OUT = "train", "held_out"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    PIL.Image.DecompressionBombError,
+)
 DAMAGED_EXIF = (TypeError, ValueError, KeyError, SyntaxError, OSError, struct.error)
 SPLIT_FOLDERS = {"train": TRAIN, "test": HELD_OUT}
+SPLIT_LIKE_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class SourceImage:
         """The picture, upright.
 
         Raises:
-            OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: It does not decode.
+            One of `DECODE_ERRORS`: It does not decode.
         """
         if isinstance(self.content, np.ndarray):
             return PIL.Image.fromarray(self.content)
@@ -261,17 +272,25 @@ class ImageFolder(Source):
 
     @cached_property
     def _wrapped(self) -> bool:
-        """Whether a zip has one folder around everything, as archivers like to make them."""
+        """Whether one folder is around all class folders, as archivers like to make them."""
         names = list(self._files)
         one_root = len({name.parts[0] for name in names}) == 1
-        return self.place.is_file() and one_root and all(len(name.parts) > 2 for name in names)
+        return one_root and all(len(name.parts) > 2 for name in names)
 
     def _parts(self, name: PurePosixPath) -> tuple[str, ...]:
         return name.parts[1:] if self._wrapped else name.parts
 
     @cached_property
     def _has_splits(self) -> bool:
-        return {self._parts(name)[0] for name in self._files} == set(SPLIT_FOLDERS)
+        roots = {self._parts(name)[0] for name in self._files}
+        if roots == set(SPLIT_FOLDERS):
+            return True
+        if like_splits := sorted(root for root in roots if root.lower() in SPLIT_LIKE_FOLDERS):
+            raise FoundryError(
+                f"{self.place} has a folder {like_splits[0]!r} at the top; a split is exactly the "
+                "two folders `train` and `test`, and anything else is a class: rename the folders."
+            )
+        return False
 
     def _class_folder(self, name: PurePosixPath) -> str | None:
         folders = self._parts(name)[:-1]
@@ -310,12 +329,15 @@ def _is_image(name: PurePosixPath) -> bool:
 
 
 def _read(archive: zipfile.ZipFile | None, file: Path | zipfile.ZipInfo) -> bytes:
-    """A file's bytes; none for a damaged or encrypted entry, which then does not decode."""
-    if archive is None or isinstance(file, Path):
-        return Path(str(file)).read_bytes()
+    """A file's bytes; none if it cannot be read: damaged, encrypted or closed to us.
+
+    Such a file does not decode, and is counted with those that do not.
+    """
     try:
+        if archive is None or isinstance(file, Path):
+            return Path(str(file)).read_bytes()
         return archive.read(file)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError):
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError):
         return b""
 
 

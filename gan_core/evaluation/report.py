@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from gan_core.config import EvaluationSettings, fingerprint
+from gan_core.config import EvaluationSettings
 from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
 from gan_core.evaluation.feature_network import FeatureNetwork, describe_network
@@ -39,7 +39,6 @@ class MetricCard(BaseModel):
     reference_sha256: str
     resolution: str
     preparation: str
-    rounding: str = "8 bits"
     seed: int
     torch: str
 
@@ -52,13 +51,9 @@ class MetricCard(BaseModel):
             f"{self.metric} in {self.feature_network} {self.feature_network_sha256[:8]} "
             f"(d = {self.feature_dim}{skill}), {self.samples} samples against "
             f"{self.reference_images} images of {self.reference} {self.reference_sha256[:8]}, "
-            f"{self.resolution}, {self.rounding}, seed {self.seed}"
+            f"{self.resolution} ({self.preparation}), seed {self.seed}; the floor takes as many "
+            "training images in the place of the samples"
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for comparable numbers."""
-        return fingerprint(self)
 
 
 class Evaluation(BaseModel):
@@ -121,7 +116,9 @@ def evaluate(
 
     reference_features, reference_classes = network(images.held_out.images)
     reference = fit_gaussian(reference_features)
-    real_features, _ = network(images.train.images[rows])
+    real_features, _ = network.over(
+        images.train.images[part] for part in np.array_split(rows, max(1, count // 1000))
+    )
     batches = generator.sample_batches(
         count, seed=settings.seed, labels=labels if generator.config.classes else None
     )

@@ -9,6 +9,9 @@ __all__ = ["build_discriminator", "build_generator"]
 
 Shape = tuple[int, int, int]
 
+GENERATORS = {"dcgan": DcganGenerator}
+DISCRIMINATORS = {"dcgan": DcganDiscriminator}
+
 
 def build_generator(settings: NetworkSettings, shape: Shape, classes: int) -> nn.Module:
     """The generator that the settings describe, freshly initialised.
@@ -18,9 +21,11 @@ def build_generator(settings: NetworkSettings, shape: Shape, classes: int) -> nn
         shape: Height and width in pixels, and channels, of an image.
         classes: Number of classes to condition on; 0 for none.
     """
-    return DcganGenerator(settings.latent_dim, settings.generator_channels, shape, classes)
+    return GENERATORS[settings.family](
+        settings.latent_dim, settings.generator_channels, shape, classes
+    )
 
 
 def build_discriminator(settings: NetworkSettings, shape: Shape, classes: int) -> nn.Module:
     """The discriminator that the settings describe; arguments as for `build_generator`."""
-    return DcganDiscriminator(settings.discriminator_channels, shape, classes)
+    return DISCRIMINATORS[settings.family](settings.discriminator_channels, shape, classes)

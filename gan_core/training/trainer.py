@@ -65,7 +65,9 @@ class Trainer:
             job.precision,
         )
         self.average = copy.deepcopy(self.game.generator).eval().requires_grad_(False)
-        self.latent_stream = torch.Generator(self.device).manual_seed(job.training.seed)
+        # Not the seed of the sample grids, which would then show the latents of the first batch.
+        latent_seed = (job.training.seed + 1) % 2**63
+        self.latent_stream = torch.Generator(self.device).manual_seed(latent_seed)
         self.sums = torch.zeros(len(SCALARS), device=self.device)
         self.progress = Progress(job.fingerprint)
 

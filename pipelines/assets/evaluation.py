@@ -4,9 +4,10 @@ import dagster as dg
 
 from gan_core.device import choose_device
 from gan_core.training.job import RELEASE_FOLDER
-from pipelines.assets.generator import tracked_run
 from pipelines.assets.stage import Stage, StageContext, StageResult
+from pipelines.assets.tracked_training import tracked_run
 from pipelines.store import open_stage
+from pipelines.tracking import tracking_errors
 
 
 def _work(stage: StageContext) -> StageResult:
@@ -36,9 +37,10 @@ def _work(stage: StageContext) -> StageResult:
         metrics["class_coverage"] = found.class_coverage
     if found.label_agreement is not None:
         metrics["label_agreement"] = found.label_agreement
-    run.log_metrics({f"evaluation/{name}": value for name, value in metrics.items()})
-    run.set_tags({"evaluation.card": found.card.line})
-    run.log_files([path / EVALUATION_FILE], "evaluation")
+    with tracking_errors():
+        run.log_metrics({f"evaluation/{name}": value for name, value in metrics.items()})
+        run.set_tags({"evaluation.card": found.card.line})
+        run.log_files([path / EVALUATION_FILE], "evaluation")
     return StageResult(
         path.name,
         folder.reused,

@@ -17,7 +17,8 @@ def _work(stage: StageContext) -> StageResult:
     path = stage.path(images.sha256, settings)
     with open_stage(path) as folder:
         if folder.working:
-            make_feature_network(images, settings, device).save(folder.working)
+            with stage.device():
+                make_feature_network(images, settings, device).save(folder.working)
     network = FeatureNetwork.load(path)
     accuracy = network.config.held_out_accuracy
     return StageResult(

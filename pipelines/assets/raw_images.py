@@ -1,34 +1,25 @@
 """`raw_images`: the images as their source has them, verified, counted and listed."""
 
-import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from gan_core.config import DataSettings
-from pipelines.assets.stage import Stage, StageContext, StageResult, inline_grid
+from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
 from pipelines.store import open_stage
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from gan_core.data.manifest import RawImages
-    from gan_core.data.sources import Source
-
 LISTING_SETTINGS = {"source", "archive", "sha256", "path", "held_out_fraction", "split_seed"}
-PREVIEW_IMAGES = 60
 
 
 def _work(stage: StageContext) -> StageResult:
-    from gan_core.data.manifest import list_images, open_raw_images
+    from gan_core.data.manifest import PREVIEW_FILE, list_images, open_raw_images
 
     data = stage.settings.data
     path = stage.path(data.model_dump(mode="json", include=LISTING_SETTINGS), _state_of_path(data))
     with open_stage(path) as folder:
         if folder.working:
             list_images(data, folder.working)
-    raw, source = open_raw_images(path)
+    raw, _ = open_raw_images(path)
     for item in raw.set_aside:
         stage.dagster.log.warning(f"set aside {item['name']}: {item['problem']}")
     counts = raw.counts()
@@ -48,7 +39,7 @@ def _work(stage: StageContext) -> StageResult:
             "sha256": raw.sha256,
             "licence": raw.licence,
             "source": data.source,
-            "preview": inline_grid(_preview(raw, source, data), "some of the images"),
+            "preview": inline_png((path / PREVIEW_FILE).read_bytes(), "some of the images"),
             "manifest": dg.MetadataValue.path(path / "manifest.parquet"),
             "dagster/column_schema": dg.TableSchema(columns=columns),
         },
@@ -65,21 +56,6 @@ def _state_of_path(data: DataSettings) -> list[tuple[str, int, int]]:
         (str(file), status.st_size, status.st_mtime_ns)
         for file, status in ((file, file.stat()) for file in files)
     )
-
-
-def _preview(raw: "RawImages", source: "Source", data: DataSettings) -> "np.ndarray":
-    """A grid of the first images."""
-    import numpy as np
-
-    from gan_core.data.preparation import fit_image
-    from gan_core.image_grid import grid_columns, make_grid
-
-    listed = set(raw.manifest["name"].head(PREVIEW_IMAGES))
-    readable = (image for image in source if image.name in listed)
-    pictures = [
-        fit_image(image.decode(), data) for image in itertools.islice(readable, len(listed))
-    ]
-    return make_grid(np.stack(pictures), grid_columns(len(pictures), 12))
 
 
 RAW_IMAGES = Stage(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from gan_core.device import choose_device
 from gan_core.training.job import RELEASE_FOLDER
-from pipelines.assets.generator import tracked_run
 from pipelines.assets.stage import Stage, StageContext, StageResult
+from pipelines.assets.tracked_training import tracked_run
 
 if TYPE_CHECKING:
     from gan_core.evaluation.report import Evaluation
@@ -37,7 +38,7 @@ def decide(candidate: float, champion: float | None, champion_name: str) -> Deci
 
     if not math.isfinite(candidate):
         return Decision(CHALLENGER, f"its distance is {candidate}")
-    if champion is None:
+    if champion is None or not math.isfinite(champion):
         return Decision(CHAMPION, f"there is no {champion_name} that it could be compared with")
     if candidate <= champion:
         return Decision(
@@ -56,6 +57,7 @@ def _work(stage: StageContext) -> StageResult:
     from gan_core.generator import WEIGHTS_FILE
     from pipelines import registry
     from pipelines.model_card import model_card
+    from pipelines.tracking import tracking_errors
 
     training = stage.upstream("generator")
     release = training / RELEASE_FOLDER
@@ -64,7 +66,7 @@ def _work(stage: StageContext) -> StageResult:
     weights = file_sha256(release / WEIGHTS_FILE)
     run = tracked_run(stage, training)
     model = stage.pipeline
-    with registry.registry_errors():
+    with tracking_errors(), registry.registering(model):
         known = registry.find_version(run.client, model, weights)
         if known is not None and known.aliases:
             alias = registry.CHAMPION if registry.CHAMPION in known.aliases else known.aliases[0]
@@ -118,14 +120,15 @@ def _compare(
     images = open_image_set(stage.upstream("training_images"))
     if champion is None:
         return decide(evaluation.frechet_distance, None, "champion")
-    generator = load_generator(champion.uri)
+    device = choose_device(stage.settings.training.device)
+    generator = load_generator(champion.uri, device)
     name = f"champion version {champion.version}"
     if generator.config.shape != images.shape or generator.config.classes not in (
         0,
         images.classes,
     ):
         return decide(evaluation.frechet_distance, None, f"{name} of the same shape")
-    network = FeatureNetwork.load(stage.upstream("feature_network"))
+    network = FeatureNetwork.load(stage.upstream("feature_network"), device)
     other = evaluate(generator, images, network, stage.settings.evaluation)
     return decide(evaluation.frechet_distance, other.frechet_distance, name)
 

@@ -3,9 +3,10 @@
 import dagster as dg
 
 from gan_core.training.job import RELEASE_FOLDER
-from pipelines.assets.generator import tracked_run
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
+from pipelines.assets.tracked_training import tracked_run
 from pipelines.store import open_stage
+from pipelines.tracking import tracking_errors
 
 
 def _work(stage: StageContext) -> StageResult:
@@ -25,7 +26,8 @@ def _work(stage: StageContext) -> StageResult:
                 folder.working,
             )
     run = tracked_run(stage, training)
-    run.log_files([path / GRID_FILE, path / ARCHIVE_FILE], "samples")
+    with tracking_errors():
+        run.log_files([path / GRID_FILE, path / ARCHIVE_FILE], "samples")
     return StageResult(
         path.name,
         folder.reused,

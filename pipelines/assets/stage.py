@@ -4,10 +4,11 @@ No stage's own work is here.
 """
 
 import base64
+import contextlib
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import dagster as dg
 
 from gan_core.config import PipelineSettings, fingerprint
 from gan_core.errors import FoundryError
+from pipelines.device_lock import device_to_oneself
 from pipelines.home import store_folder
 from pipelines.progress import publish
 from pipelines.settings_overrides import SettingsOverrides
@@ -51,6 +53,17 @@ class StageContext:
         """Of the Dagster run."""
         return self.dagster.run.run_id
 
+    @contextlib.contextmanager
+    def device(self) -> Iterator[None]:
+        """Hold the device alone; waiting for it is told."""
+
+        def tell() -> None:
+            publish("waiting", self.stage)
+            self.dagster.log.info("waiting for the device: another training has it")
+
+        with device_to_oneself(tell):
+            yield
+
     def path(self, *inputs: Any) -> Path:
         """The stage's folder for these inputs and settings."""
         key = fingerprint([self.stage, self.version, *inputs])
@@ -76,8 +89,9 @@ class StageContext:
             )
         materialization = (own or records)[0].asset_materialization
         tags = (materialization.tags if materialization else None) or {}
-        folder = stage_path(store_folder(), self.pipeline, stage, tags["dagster/data_version"])
-        if not folder.exists():
+        key = tags.get("dagster/data_version", "")
+        folder = stage_path(store_folder(), self.pipeline, stage, key)
+        if not key or not folder.exists():
             raise FoundryError(f"the folder {folder} of {name} is gone; materialize {name} again.")
         return folder
 

@@ -9,6 +9,8 @@ PREPARATION_SETTINGS = {"resolution", "channels", "fit"}
 
 
 def _work(stage: StageContext) -> StageResult:
+    import numpy as np
+
     from gan_core.data.image_set import IMAGES_FILE, open_image_set
     from gan_core.data.manifest import open_raw_images
     from gan_core.data.preparation import prepare_images
@@ -24,6 +26,7 @@ def _work(stage: StageContext) -> StageResult:
         if folder.working:
             prepare_images(raw_folder, data, folder.working)
     images = open_image_set(path)
+    shown = np.linspace(0, len(images.train) - 1, min(80, len(images.train)), dtype=int)
     per_class = images.description["class_counts"]
     return StageResult(
         path.name,
@@ -38,7 +41,7 @@ def _work(stage: StageContext) -> StageResult:
             "bytes": (path / IMAGES_FILE).stat().st_size,
             "sha256": images.sha256,
             "preparation": f"{images.description['fit']}, {images.description['resampling']}",
-            "preview": inline_grid(make_grid(images.train.images[:80], 10), "training images"),
+            "preview": inline_grid(make_grid(images.train.images[shown], 10), "training images"),
             "folder": dg.MetadataValue.path(path),
         },
     )

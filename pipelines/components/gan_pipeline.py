@@ -71,7 +71,12 @@ class GanPipeline(dg.Component):
 
 
 def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:
-    """The assets of one pipeline, and the job that materializes them all."""
+    """The assets of one pipeline, and the job that materializes them all.
+
+    Args:
+        name: The pipeline's.
+        settings: Its own.
+    """
     assets = [stage.build_asset(name, settings) for stage in STAGES]
     job = dg.define_asset_job(
         name, dg.AssetSelection.groups(name), description=settings.description

@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +13,10 @@ import PIL.Image
 import pytest
 
 from gan_core.config import DataSettings
-from gan_core.data.hashing import file_sha256
-from gan_core.data.image_set import IMAGES_FILE, LABELS_FILE, ImageSet
+from gan_core.data.fitting import fit_image
+from gan_core.data.image_set import ImageSet
 from gan_core.data.manifest import MANIFEST_FILE, list_images
-from gan_core.data.preparation import fit_image, prepare_images
+from gan_core.data.preparation import prepare_images
 from gan_core.errors import FoundryError
 from tests.conftest import PROJECT, subprocess_environment
 
@@ -124,14 +125,29 @@ def test_training_images_come_first_each_with_its_label(
             assert np.array_equal(pixels, np.asarray(PIL.Image.open(folder / name)))
 
 
-def test_the_prepared_set_is_hashed_and_described(
-    image_folder: MakeFolder, prepare: Callable[..., ImageSet], tmp_path: Path
+def test_the_prepared_set_is_described(
+    image_folder: MakeFolder, prepare: Callable[..., ImageSet]
 ) -> None:
     images = prepare(image_folder({"a": 10}), resolution=8, channels=1, fit="pad")
-    folder = tmp_path / "prepared"
-    assert images.sha256 == file_sha256(folder / IMAGES_FILE, folder / LABELS_FILE)
     stated = {key: images.description[key] for key in ("height", "width", "channels", "fit")}
     assert stated == {"height": 8, "width": 8, "channels": 1, "fit": "pad"}
+
+
+def test_the_hash_covers_pixels_and_what_they_stand_for(
+    image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    def prepared_hash(**settings: Any) -> str:
+        chosen = DataSettings(source="image_folder", path=str(folder), resolution=8, **settings)
+        raw, prepared = (Path(tempfile.mkdtemp(dir=tmp_path)) for _ in range(2))
+        list_images(chosen, raw)
+        return prepare_images(raw, chosen, prepared).sha256
+
+    folder = image_folder({"a": 10, "b": 10})
+    found = prepared_hash()
+    assert prepared_hash() == found
+    assert prepared_hash(split_seed=1) != found
+    (folder / "a").rename(folder / "aa")
+    assert prepared_hash() != found
 
 
 def test_images_that_were_set_aside_leave_no_gap(

@@ -10,7 +10,7 @@ from gan_core.config import EvaluationSettings, FeatureNetworkSettings
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
-from gan_core.evaluation.report import Evaluation, class_coverage, evaluate
+from gan_core.evaluation.report import Evaluation, MetricCard, class_coverage, evaluate
 from gan_core.generator import GeneratorConfig, ReleasedGenerator, Samples
 
 MakeGenerator = Callable[..., ReleasedGenerator]
@@ -161,10 +161,10 @@ def test_the_number_of_samples_is_at_most_that_of_the_training_images(
 def test_numbers_that_do_not_compare_have_different_cards(
     digit_images: ImageSet, network: FeatureNetwork, make_generator: MakeGenerator
 ) -> None:
-    def card(generator_seed: int = 0, **settings: int) -> str:
+    def card(generator_seed: int = 0, **settings: int) -> MetricCard:
         generator = make_generator(seed=generator_seed)
         chosen = EvaluationSettings(**{"samples": 100, **settings})
-        return evaluate(generator, digit_images, network, chosen).card.fingerprint
+        return evaluate(generator, digit_images, network, chosen).card
 
     assert card() == card(generator_seed=1), "the card does not depend on the generator"
     assert card() != card(samples=101)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,19 +126,8 @@ def test_a_component_loads_from_its_file_with_paths_taken_from_its_folder() -> N
 
 @pytest.fixture
 def copied_project(tmp_path: Path) -> Path:
-    """A copy of the tracked files, which a test may change."""
-    git = shutil.which("git")
-    if git is None or not (PROJECT / ".git").exists():
-        pytest.skip("the tracked files are known in a git checkout only")
-    names = subprocess.run(
-        [git, "ls-files"], cwd=PROJECT, check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    copy = tmp_path / "project"
-    for name in names:
-        if (PROJECT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(PROJECT / name, copy / name)
-    return copy
+    """A copy of the project, which a test may change."""
+    return copy_project(tmp_path / "project")
 
 
 def test_a_scaffolded_pipeline_loads_beside_the_shipped_ones(copied_project: Path) -> None:

@@ -22,7 +22,7 @@ from gan_core.training.job import (
 )
 from gan_core.training.journal import read_journal
 from gan_core.training.loop import train
-from pipelines.launch import run_job, write_job
+from pipelines.launch import TrainingCrashedError, run_job, write_job
 from tests.pipelines.small_disk import on_a_small_disk
 
 MakeJob = Callable[..., TrainingJob]
@@ -65,7 +65,7 @@ def test_a_mistake_of_the_user_becomes_its_sentence(folder: Path) -> None:
 def test_a_crash_shows_the_end_of_the_log(make_job: MakeJob, folder: Path, tmp_path: Path) -> None:
     lost = tmp_path / "lost images"
     make_job().model_copy(update={"image_set": lost}).write(folder)
-    with pytest.raises(RuntimeError, match="ended with status 1") as caught:
+    with pytest.raises(TrainingCrashedError, match="ended with status 1") as caught:
         run_job(folder, no_rows)
     assert "FileNotFoundError" in str(caught.value)
     assert str(lost) in str(caught.value)

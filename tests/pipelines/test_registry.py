@@ -174,7 +174,9 @@ def test_one_models_versions_are_not_anothers(run: TrackedRun, release: Path) ->
 
 
 def test_an_absent_model_is_a_sentence(run: TrackedRun) -> None:
-    with pytest.raises(FoundryError, match=r"models:/tiny@champion is not in the registry"):
+    with pytest.raises(
+        FoundryError, match=r"models:/tiny@champion could not be had from the registry"
+    ):
         load_generator("models:/tiny@champion")
 
 

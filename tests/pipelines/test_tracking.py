@@ -86,7 +86,7 @@ def test_data_and_environment_are_tags(run: TrackedRun) -> None:
 
 def test_a_finished_run_says_so(run: TrackedRun) -> None:
     assert run.client.get_run(run.run_id).info.status == "RUNNING"
-    run.finish()
+    run.end("FINISHED")
     assert run.client.get_run(run.run_id).info.status == "FINISHED"
 
 

@@ -1,0 +1,112 @@
+"""The MLflow run of a training: opened by its key, fed from its journal, shared by the stages."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from gan_core.errors import FoundryError
+from gan_core.training.job import CHECKPOINT_FILE, JOURNAL_FILE, TrainingJob
+from pipelines.assets.stage import StageContext
+from pipelines.progress import publish
+from pipelines.tracking import TrackedRun, dagster_run_url, open_run, tracking_errors
+
+SHIP_SECONDS = 5.0
+RETRY_SECONDS = 30.0
+LOG_SECONDS = 5.0
+
+
+def tracked_run(stage: StageContext, path: Path) -> TrackedRun:
+    """The MLflow run of a finished training, with its whole journal shipped.
+
+    Raises:
+        FoundryError: MLflow cannot be used.
+    """
+    run = _open_run(stage, path.name, path)
+    with tracking_errors():
+        run.ship_journal(path, path / JOURNAL_FILE, (path / JOURNAL_FILE).stat().st_size)
+        run.end("FINISHED")
+    return run
+
+
+def tracked_run_if_reachable(stage: StageContext, path: Path) -> TrackedRun | None:
+    """The same, or None: a tracking server that is down does not undo a training."""
+    try:
+        return tracked_run(stage, path)
+    except FoundryError as error:
+        stage.dagster.log.warning(f"the learning curves wait for the evaluation: {error}")
+        return None
+
+
+def _open_run(stage: StageContext, key: str, folder: Path) -> TrackedRun:
+    run_id, job = stage.run_id, TrainingJob.read(folder)
+    tags = {
+        "dagster.run_id": run_id,
+        "dagster.run_url": dagster_run_url(run_id),
+        "pipeline": stage.pipeline,
+        "data.sha256": job.image_set_sha256,
+        "environment.device": job.device,
+        "environment.precision": job.precision,
+        "environment.threads": job.threads,
+    }
+    return open_run(stage.pipeline, stage.settings, key, tags)
+
+
+class JournalFollower:
+    """Passes the journal on while it grows: to MLflow, to Dagster's log, to who watches.
+
+    MLflow gets what a checkpoint has made final. If it is down, the training goes on without it.
+    """
+
+    def __init__(self, stage: StageContext, key: str, folder: Path) -> None:
+        self._stage = stage
+        self._key = key
+        self._folder = folder
+        self._run: TrackedRun | None = None
+        self._next_shipment = 0.0
+        self._next_log = 0.0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> None:
+        progress = [row for row in rows if row["event"] == "progress"]
+        for row in progress:
+            publish("training", self._stage.stage, **row)
+        now = time.monotonic()
+        if progress and now >= self._next_log:
+            self._next_log = now + LOG_SECONDS
+            self._stage.dagster.log.info(describe_row(progress[-1]))
+        if now >= self._next_shipment:
+            self._next_shipment = now + (SHIP_SECONDS if self._ship_durable() else RETRY_SECONDS)
+
+    def _ship_durable(self) -> bool:
+        from gan_core.training.checkpoint import read_progress
+
+        checkpoint = read_progress(self._folder / CHECKPOINT_FILE)
+        try:
+            self._run = self._run or _open_run(self._stage, self._key, self._folder)
+            if checkpoint is not None:
+                with tracking_errors():
+                    self._run.ship_journal(
+                        self._folder, self._folder / JOURNAL_FILE, checkpoint.journal_bytes
+                    )
+        except FoundryError as error:
+            self._stage.dagster.log.warning(f"training goes on without MLflow: {error}")
+            return False
+        return True
+
+    def fail(self) -> None:
+        """Mark the MLflow run as failed, if it can be reached; a later attempt may finish it."""
+        try:
+            self._run = self._run or _open_run(self._stage, self._key, self._folder)
+            with tracking_errors():
+                self._run.end("FAILED")
+        except FoundryError as error:
+            self._stage.dagster.log.warning(f"MLflow was not told of the failure: {error}")
+
+
+def describe_row(row: dict[str, Any]) -> str:
+    """A journal line for people."""
+    seconds_left = (row["total_kimg"] - row["kimg"]) * 1000 / max(row["images_per_second"], 1e-9)
+    return (
+        f"{row['kimg']:.1f} of {row['total_kimg']:.1f} kimg, {row['images_per_second']:.0f} img/s, "
+        f"generator loss {row['generator_loss']:.3f}, discriminator loss "
+        f"{row['discriminator_loss']:.3f}, {seconds_left:.0f} s left"
+    )
