@@ -14,7 +14,7 @@ import pytest
 
 from gan_core.config import DataSettings
 from gan_core.data.fitting import fit_image
-from gan_core.data.image_set import ImageSet
+from gan_core.data.image_set import IMAGES_FILE, ImageSet
 from gan_core.data.manifest import MANIFEST_FILE, list_images
 from gan_core.data.preparation import prepare_images
 from gan_core.errors import FoundryError

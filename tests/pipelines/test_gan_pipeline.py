@@ -15,6 +15,7 @@ from pipelines import definitions, pipeline_files
 from pipelines.components import GanPipeline
 from pipelines.home import PROJECT
 from pipelines.settings_overrides import RESOURCE_KEY, SettingsOverrides
+from tests.conftest import copy_project
 
 UPSTREAM = {
     "raw_images": set(),
