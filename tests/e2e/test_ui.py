@@ -14,8 +14,16 @@ import requests
 
 from tests.conftest import PROJECT, subprocess_environment
 from tests.e2e.conftest import GAN_FOUNDRY, run_command
+from tests.e2e.test_digits import STAGES
 
 pytestmark = pytest.mark.slow
+
+SHORT = {
+    "training.kimg": 2,
+    "feature_network.epochs": 2,
+    "training.threads": 2,
+    "network.generator_channels": [32, 16, 16],
+}
 
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -84,21 +92,16 @@ def ui(own_home: Path, free_port: Callable[[], int]) -> Iterator[RunningUi]:
 def test_a_chain_launched_as_the_pages_do_it_ends_in_the_registry_and_sigterm_ends_all(
     ui: RunningUi, own_home: Path
 ) -> None:
-    values = {
-        "training.kimg": 2,
-        "feature_network.epochs": 2,
-        "training.threads": 2,
-        "network.generator_channels": [32, 16, 16],
-    }
     launched = ui.graphql(
         LAUNCH,
         params={
             "selector": {
                 "repositoryLocationName": "gan_foundry",
                 "repositoryName": "__repository__",
-                "jobName": "digits",
+                "jobName": "__ASSET_JOB",
+                "assetSelection": [{"path": ["digits", stage]} for stage in STAGES],
             },
-            "runConfigData": {"resources": {"overrides": {"config": {"values": values}}}},
+            "runConfigData": {"resources": {"overrides": {"config": {"values": SHORT}}}},
             "mode": "default",
         },
     )["launchPipelineExecution"]
@@ -114,7 +117,7 @@ def test_a_chain_launched_as_the_pages_do_it_ends_in_the_registry_and_sigterm_en
         time.sleep(1)
 
     assert run["status"] == "SUCCESS"
-    assert len(run["assets"]) == 7
+    assert sorted(asset["key"]["path"][1] for asset in run["assets"]) == sorted(STAGES)
     (version,) = run_command(own_home, "models", "digits", "--json").json["versions"]
     assert version["aliases"] == ["champion"]
     # MLflow's server shows the same store, and the run links to its own pages.
@@ -125,6 +128,14 @@ def test_a_chain_launched_as_the_pages_do_it_ends_in_the_registry_and_sigterm_en
     ).json()
     tags = {tag["key"]: tag["value"] for tag in answer["run"]["data"]["tags"]}
     assert tags["dagster.run_url"] == f"{ui.dagster}/runs/{run_id}"
+    # A run of the command line finds all of it done, and stands in the pages like the other.
+    settings = [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
+    again = run_command(own_home, "run", "digits", *settings, "--json")
+    assert again.status == 0, again.stderr
+    assert again.stderr.count("unchanged, reused") == len(STAGES)
+    own = ui.graphql(STATUS, id=again.json["dagster_run_id"])["runOrError"]
+    assert own["status"] == "SUCCESS"
+    assert sorted(asset["key"]["path"][1] for asset in own["assets"]) == sorted(STAGES)
     assert ui.stop(signal.SIGTERM) == []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
 
 from gan_core.data.download import MIRROR_VARIABLE, RemoteFile, fetch
 from gan_core.errors import FoundryError
@@ -35,6 +36,14 @@ class Publisher:
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content[:1000] if publisher.truncated else content)
+
+            def do_HEAD(self) -> None:
+                content = publisher.files.get(self.path)
+                self.send_response(404 if content is None else 200)
+                self.send_header("Content-Length", str(len(content or b"")))
+                self.send_header("Last-Modified", "Mon, 02 Nov 2026 10:00:00 GMT")
+                self.send_header("ETag", '"1"')
+                self.end_headers()
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -201,3 +210,27 @@ def test_a_mirror_of_an_unknown_kind_is_named(
 ) -> None:
     monkeypatch.setenv(MIRROR_VARIABLE, "carrier-pigeon://roof")
     assert "carrier-pigeon://roof/set/images.bin" in refusal(remote(), target)
+
+
+def test_a_mirror_may_be_a_bucket_of_an_object_store(
+    publisher: Publisher, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The store's own protocol, over this machine's server: list no buckets, get objects.
+    publisher.files["/bucket/mirror/set/images.bin"] = CONTENT
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", publisher.address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv(MIRROR_VARIABLE, "s3://bucket/mirror")
+    assert fetch(remote(), target).read_bytes() == CONTENT
+
+
+def test_an_object_store_without_credentials_is_named_with_its_reason(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3fs.S3FileSystem.clear_instance_cache()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv(MIRROR_VARIABLE, "s3://bucket/mirror")
+    assert "s3://bucket/mirror/set/images.bin (NoCredentialsError" in refusal(remote(), target)
