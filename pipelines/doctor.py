@@ -32,6 +32,7 @@ def examine() -> dict[str, Any]:
         "store": str(store),
         "store_writable": _can_write(problems),
         "free_disk_gb": _free_disk_gb(),
+        "dagster_database": _dagster_database_state(problems),
         "mlflow_tracking_uri": home.tracking_uri(),
         "mlflow_database": _database_state(problems),
         "mirror": os.environ.get(MIRROR_VARIABLE) or "none",
@@ -60,6 +61,24 @@ def _can_write(problems: list[str]) -> bool:
         problems.append(f"the store {store} cannot be written: {error.strerror}")
         return False
     return True
+
+
+def _dagster_database_state(problems: list[str]) -> str:
+    """`current`, `not made yet` or `outdated`."""
+    if not (home.home() / "history").exists():
+        return "not made yet"
+    import dagster as dg
+
+    home.prepare_home()
+    with dg.DagsterInstance.get() as instance:
+        revision = instance.run_storage.alembic_version()
+    if revision is not None and revision[0] != revision[1]:
+        problems.append(
+            f"Dagster's database in {home.home()} has schema {revision[0]}, not {revision[1]}; run "
+            "`dagster instance migrate`"
+        )
+        return "outdated"
+    return "current"
 
 
 def _database_state(problems: list[str]) -> str:

@@ -18,6 +18,15 @@ def home() -> Path:
     return Path(configured).expanduser().resolve() if configured else PROJECT / "dagster_home"
 
 
+def require_checkout() -> None:
+    """Raise FoundryError where the package was installed without the project around it."""
+    if not WORKSPACE_FILE.exists():
+        raise FoundryError(
+            f"pipelines run from a checkout of the project, but {PROJECT} is none; clone the "
+            "project and call `make install` there."
+        )
+
+
 def prepare_home() -> Path:
     """Make the home, with the project's instance settings, and the one that Dagster uses.
 

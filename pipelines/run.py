@@ -14,7 +14,7 @@ from gan_core.config import DataSettings
 from gan_core.data.sources import open_source
 from gan_core.errors import FoundryError
 from pipelines.components.gan_pipeline import build_pipeline
-from pipelines.home import prepare_home
+from pipelines.home import prepare_home, require_checkout
 from pipelines.pipeline_files import load_pipeline
 from pipelines.settings_overrides import (
     RESOURCE_KEY,
@@ -90,6 +90,7 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
         RunInterruptedError: It was interrupted; what was done is kept.
         StageCrashedError: A stage failed for another reason.
     """
+    require_checkout()
     own = load_pipeline(name)
     check_images(override_settings(own, overrides).data)
     prepare_home()

@@ -45,6 +45,7 @@ def serve(port: int, mlflow_port: int) -> None:
         FoundryError: A port is taken, or a server did not start or ended by itself.
     """
     console = error_console()
+    home.require_checkout()
     home.prepare_home()
     own_mlflow = not home.tracking_uri().startswith(("http://", "https://"))
     for number in (port, mlflow_port) if own_mlflow else (port,):

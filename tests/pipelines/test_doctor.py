@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from pipelines import home
@@ -134,3 +135,13 @@ def test_a_mistake_in_a_pipelines_file_is_a_problem(
     report = examine()
     assert report["pipelines"] == ["faces"]
     assert "type is 'x'" in only_problem(report)
+
+
+def test_an_outdated_dagster_database_is_a_problem_with_its_remedy(own_home: Path) -> None:
+    dg.DagsterInstance.get().dispose()
+    assert examine()["dagster_database"] == "current"
+    with sqlite3.connect(own_home / "history" / "runs.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '000000000000'")
+    report = examine()
+    assert report["dagster_database"] == "outdated"
+    assert any("dagster instance migrate" in problem for problem in report["problems"])
