@@ -4,14 +4,18 @@ The training is a process of its own: it may crash without the orchestrator, it 
 and another launcher can start the same job elsewhere. It knows this module only as its parent.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import filelock
 
 from gan_core.config import PipelineSettings
@@ -81,26 +85,59 @@ def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> No
         FoundryError: The job could not be done for a reason that the user can mend, or it was
             interrupted from outside (running again continues).
         AlreadyTrainingError: A trainer of an earlier attempt still runs.
+        DagsterExecutionInterruptedError: SIGINT or SIGTERM came; the trainer left a checkpoint.
         TrainingCrashedError: It crashed; the error holds the end of its log.
     """
     command = [sys.executable, "-m", "gan_core.training", str(folder), "--parent", str(os.getpid())]
     log = folder / LOG_FILE
     position = _cut_journal(folder)
-    with log.open("ab") as output:
+    with _noting_signals() as signals, log.open("ab") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in a terminal is for us, and we stop the trainer
         )
-    try:
-        while True:
-            ended = process.poll() is not None
-            position = _follow(folder / JOURNAL_FILE, position, on_rows)
-            if ended:
-                break
-            time.sleep(POLL_SECONDS)
-    finally:
-        _stop(process)
+        try:
+            while not signals:
+                ended = process.poll() is not None
+                position = _follow(folder / JOURNAL_FILE, position, on_rows)
+                if ended:
+                    break
+                time.sleep(POLL_SECONDS)
+        finally:
+            _stop(process)
+    if signals:
+        raise dg.DagsterExecutionInterruptedError
     if process.returncode != 0:
         _raise_failure(process.returncode, folder, log)
+
+
+@contextlib.contextmanager
+def _noting_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of being interrupted by them.
+
+    An interruption that is raised wherever the program just is can be lost, in a destructor for
+    example. A second signal is passed on at once.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # signals reach the main thread alone
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    for number in previous:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _cut_journal(folder: Path) -> int:

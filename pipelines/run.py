@@ -14,7 +14,8 @@ from gan_core.config import DataSettings
 from gan_core.data.sources import open_source
 from gan_core.errors import FoundryError
 from pipelines.components.gan_pipeline import build_pipeline
-from pipelines.home import prepare_home, require_checkout
+from pipelines.home import require_checkout
+from pipelines.instance import open_quiet_instance
 from pipelines.pipeline_files import load_pipeline
 from pipelines.settings_overrides import (
     RESOURCE_KEY,
@@ -93,13 +94,12 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
     require_checkout()
     own = load_pipeline(name)
     check_images(override_settings(own, overrides).data)
-    prepare_home()
     definitions = dg.Definitions.merge(
         build_pipeline(name, own), dg.Definitions(resources={RESOURCE_KEY: SettingsOverrides()})
     )
     job = definitions.resolve_job_def(name)
     start = time.monotonic()
-    with dg.DagsterInstance.get() as instance:
+    with open_quiet_instance() as instance:
         end_dead_runs(instance)
         config = run_config(overrides)
         # The display shows what happens, and Dagster's event log keeps it.
@@ -146,7 +146,9 @@ def _is_alive(description: str) -> bool:
     if host != socket.gethostname():
         return True  # only its own machine can tell
     try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" == created
+        process = psutil.Process(int(number))
+        same = f"{process.create_time():.2f}" == created
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
 import requests
 
 from gan_core.errors import FoundryError
 from pipelines import home, tracking
+from pipelines.instance import make_databases
 from pipelines.terminal import error_console
 
 HOST = "127.0.0.1"
@@ -60,8 +60,7 @@ def serve(port: int, mlflow_port: int) -> None:
     services: list[Service] = []
     try:
         console.print("starting Dagster and MLflow …")
-        # Databases are made before several processes open them at once, which fails.
-        dg.DagsterInstance.get().dispose()
+        make_databases()
         if own_mlflow:
             tracking.connect()
             services.append(_start("mlflow", _mlflow_command(mlflow_port), _mlflow_environment()))

@@ -23,6 +23,9 @@ from tests.gan_core.trainings import wait_until
 pytestmark = pytest.mark.slow
 
 SECONDS_FOR_A_CHECKPOINT = 5.0
+LONG_FORM = pytest.mark.skipif(
+    os.environ.get("GAN_FOUNDRY_FAULTS") != "long", reason="left to `make faults`"
+)
 
 
 @pytest.fixture
@@ -42,6 +45,13 @@ def start_run(own_home: Path, tmp_path: Path) -> Iterator[StartRun]:
 
 def no_trainer_is_left(home: Path) -> bool:
     return trainers(home) == []
+
+
+def is_child(process: psutil.Process, run: StartedRun) -> bool:
+    try:
+        return process.ppid() == run.process.pid
+    except psutil.NoSuchProcess:
+        return True  # it has ended, and the waiting too
 
 
 def run_statuses(home: Path) -> list[dg.DagsterRunStatus]:
@@ -98,13 +108,6 @@ def test_runs_at_once_train_one_after_the_other_and_waiting_costs_little(
     assert used_at_end - used_at_start < 0.25 * (end - start)
 
 
-def is_child(process: psutil.Process, run: StartedRun) -> bool:
-    try:
-        return process.ppid() == run.process.pid
-    except psutil.NoSuchProcess:
-        return True  # it has ended, and the waiting too
-
-
 def interrupt_process(run: StartedRun, number: int) -> None:
     run.process.send_signal(number)
 
@@ -117,8 +120,8 @@ def interrupt_group(run: StartedRun, number: int) -> None:
 @pytest.mark.parametrize(
     ("interrupt", "number"),
     [
-        pytest.param(interrupt_process, signal.SIGTERM, id="SIGTERM"),
-        pytest.param(interrupt_process, signal.SIGINT, id="SIGINT"),
+        pytest.param(interrupt_process, signal.SIGTERM, id="SIGTERM", marks=LONG_FORM),
+        pytest.param(interrupt_process, signal.SIGINT, id="SIGINT", marks=LONG_FORM),
         pytest.param(interrupt_group, signal.SIGINT, id="Ctrl-C in a terminal"),
     ],
 )
