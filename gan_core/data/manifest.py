@@ -70,18 +70,15 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
     preview: dict[int, list[np.ndarray]] = {}
     for image in source:
         try:
-            picture = image.decode()
+            size = image.measure()
         except DECODE_ERRORS as error:
             set_aside.append({"name": image.name, "problem": str(error)})
             continue
-        content = image.content
-        size_bytes = len(content) if isinstance(content, bytes) else content.nbytes
         label = -1 if image.label is None else image.label
-        size = (picture.height, picture.width, size_bytes)
         rows.append((image.name, image.split, label, *size, image.sha256))
         examples = preview.setdefault(label, [])
         if len(examples) < (PREVIEW_PER_CLASS if image.label is not None else PREVIEW_IMAGES):
-            examples.append(fit_image(picture, settings))
+            examples.append(fit_image(image.decode(), settings))
     _check_undecodable(settings, set_aside, len(rows))
     manifest = pd.DataFrame(rows, columns=COLUMNS)
     if manifest["split"].isna().all():

@@ -63,6 +63,18 @@ class SourceImage:
         data = self.content
         return hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()
 
+    def measure(self) -> tuple[int, int, int]:
+        """Height and width in pixels, and size in bytes; a file is decoded for it.
+
+        Raises:
+            One of `DECODE_ERRORS`: It does not decode.
+        """
+        if isinstance(self.content, np.ndarray):
+            height, width = self.content.shape[:2]
+            return height, width, self.content.nbytes
+        picture = self.decode()
+        return picture.height, picture.width, len(self.content)
+
     def decode(self) -> PIL.Image.Image:
         """The picture, upright.
 

@@ -1,4 +1,7 @@
-"""One whole run of the shipped `digits` pipeline, which the end-to-end tests look at together."""
+"""One whole run of the shipped `digits` pipeline, which several end-to-end tests look at.
+
+It trains on one core, since another test runs beside it.
+"""
 
 import json
 import os
@@ -60,7 +63,7 @@ class FinishedRun:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     home = tmp_path_factory.mktemp("e2e") / "home"
-    result = run_command(home, "run", "digits", "--json")
+    result = run_command(home, "run", "digits", "--set", "training.threads=1", "--json")
     assert result.status == 0, result.stderr
     return FinishedRun(home, result)
 

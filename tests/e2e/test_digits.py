@@ -22,7 +22,7 @@ STAGES = [
     "registered_model",
 ]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("finished_run")]
 
 
 def test_run_json_is_one_object_with_all_that_a_program_needs(finished_run: FinishedRun) -> None:
@@ -119,7 +119,7 @@ def test_the_archive_makes_the_exported_images_again(finished_run: FinishedRun) 
 
 
 def test_an_unchanged_pipeline_is_not_trained_again(finished_run: FinishedRun) -> None:
-    again = run_command(finished_run.home, "run", "digits", "--json")
+    again = run_command(finished_run.home, "run", "digits", "--set", "training.threads=1", "--json")
 
     assert again.status == 0, again.stderr
     assert again.stderr.count("unchanged, reused") == len(STAGES)

@@ -63,21 +63,24 @@ def test_without_a_checkpoint_there_is_no_progress(tmp_path: Path) -> None:
     assert read_progress(tmp_path / "checkpoint.safetensors") is None
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file can grow beyond 4 kB: writing goes wrong as it does on a full disk."""
+    """No file can grow beyond 4 kB: writing goes wrong as it does on a full disk.
+
+    The limit is the whole process's, pytest's own output included, so it holds for one call only.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
-    tmp_path: Path, small_files: None
-) -> None:
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     save_checkpoint(path, {"a": torch.ones(3)}, Progress("job", images=1))
-    with pytest.raises(OSError, match="File too large"):
+    with small_files(), pytest.raises(OSError, match="File too large"):
         save_checkpoint(path, {"a": torch.zeros(3000)}, Progress("job", images=2))
     progress = read_progress(path)
     assert progress is not None
