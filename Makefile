@@ -17,7 +17,7 @@ install: .venv/installed  ## make .venv and install the program
 # Two tests at a time, each on one core; those that kill and wait have the machine to themselves.
 test: lint  ## all that CI runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 tests/gan_core tests/pipelines
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e
 	$(BIN)/python -m pytest tests/faults
 
 lint: .venv/installed-dev

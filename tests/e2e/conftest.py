@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from tests.conftest import PROJECT
@@ -62,10 +63,17 @@ class FinishedRun:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    home = tmp_path_factory.mktemp("e2e") / "home"
-    result = run_command(home, "run", "digits", "--set", "training.threads=1", "--json")
-    assert result.status == 0, result.stderr
-    return FinishedRun(home, result)
+    # Test processes side by side share one run: the first makes it, the others wait for it.
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished_run"
+    record = folder / "result.json"
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        if not record.exists():
+            arguments = ["run", "digits", "--set", "training.threads=1", "--json"]
+            result = run_command(folder / "home", *arguments)
+            assert result.status == 0, result.stderr
+            record.write_text(json.dumps(asdict(result)))
+    return FinishedRun(folder / "home", CommandResult(**json.loads(record.read_text())))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.conftest import PROJECT, copy_project
 from tests.e2e.bare_environment import make_environment, run_python
 from tests.e2e.conftest import FinishedRun
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("finished_run")]
+pytestmark = pytest.mark.slow
 
 LOADER = """
 import hashlib, importlib.util, sys

@@ -22,7 +22,7 @@ STAGES = [
     "registered_model",
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("finished_run")]
+pytestmark = pytest.mark.slow
 
 
 def test_run_json_is_one_object_with_all_that_a_program_needs(finished_run: FinishedRun) -> None:

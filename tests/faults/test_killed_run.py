@@ -83,6 +83,7 @@ def test_a_killed_run_is_over_and_the_next_one_continues_it_to_the_same_weights(
     assert released_weights(own_home) == released_weights(undisturbed.home)
 
 
+@LONG_FORM
 def test_runs_at_once_train_one_after_the_other_and_waiting_costs_little(
     start_run: StartRun, own_home: Path
 ) -> None:
