@@ -193,10 +193,11 @@ def _raise_failure(status: int, folder: Path, log: Path) -> None:
         raise FoundryError(lines[-1].removeprefix("error: "))
     if status == EXIT_DISK_FULL:
         raise FoundryError(describe_full_disk(folder))
-    if status == EXIT_INTERRUPTED:
+    # A second signal meets an interpreter that is on its way out, and kills it.
+    if status in (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
         raise FoundryError(
-            f"the training in {folder.name} was interrupted and left a checkpoint; run the "
-            "pipeline again to continue it."
+            f"the training in {folder.name} was interrupted; run the pipeline again to continue "
+            "it from its checkpoint."
         )
     end = "\n".join(lines[-20:])
     raise TrainingCrashedError(

@@ -103,7 +103,7 @@ def test_an_interrupted_training_says_that_running_again_continues(
     def interrupt(rows: Rows) -> None:
         os.kill(trainer_of(folder), signal.SIGTERM)
 
-    with pytest.raises(FoundryError, match="interrupted and left a checkpoint; run the pipeline"):
+    with pytest.raises(FoundryError, match="interrupted; run the pipeline again"):
         run_job(folder, interrupt)
     assert read_progress(folder / CHECKPOINT_FILE) is not None
 
