@@ -10,26 +10,34 @@ from gan_core.config import PipelineSettings, Settings
 
 def settings_table() -> str:
     """Every setting with what is allowed, its default and its meaning, a section a table."""
-    sections = [
-        (name, field.annotation)
-        for name, field in PipelineSettings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
-    ]
     parts = [
         "# Settings",
         "",
         "Every key of a pipeline's `defs.yaml`, below `attributes:`. Beside the sections there is "
         "`description`, one sentence for the user interface.",
     ]
-    for name, model in sections:
+    for name, model in _sections(PipelineSettings):
         parts += ["", f"## {name}", "", (model.__doc__ or "").strip(), "", *_rows(name, model)]
     return "\n".join(parts) + "\n"
+
+
+def _sections(model: type[BaseModel], prefix: str = "") -> list[tuple[str, type[BaseModel]]]:
+    """The groups of settings below a model, each before those within it."""
+    sections: list[tuple[str, type[BaseModel]]] = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            sections.append((prefix + name, field.annotation))
+            sections += _sections(field.annotation, f"{prefix}{name}.")
+    return sections
 
 
 def _rows(section: str, model: type[BaseModel]) -> list[str]:
     rows = ["| key | allowed | default | meaning |", "|---|---|---|---|"]
     schema = model.model_json_schema()["properties"]
+    within = {name for name, _ in _sections(model)}
     for name, field in model.model_fields.items():
+        if name in within:
+            continue
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
         meaning = field.description or ""
         rows.append(f"| `{section}.{name}` | {_allowed(schema[name])} | {default} | {meaning} |")

@@ -6,6 +6,7 @@ and another launcher can start the same job elsewhere. It knows this module only
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import dagster as dg
 import filelock
+from pydantic import ValidationError
 
 from gan_core.config import PipelineSettings
 from gan_core.device import choose_device, choose_precision
@@ -26,10 +28,12 @@ from gan_core.training.job import (
     EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
     EXIT_USER_ERROR,
+    GRID_FOLDER,
     JOB_FILE,
     JOURNAL_FILE,
     LOCK_FILE,
     OWNER_FILE,
+    SNAPSHOT_FOLDER,
     TrainingJob,
 )
 from gan_core.training.journal import read_journal
@@ -45,19 +49,31 @@ class TrainingCrashedError(Exception):
 
 
 def write_job(
+    folder: Path,
     name: str,
     settings: PipelineSettings,
+    *,
     image_set: Path,
     image_set_sha256: str,
-    folder: Path,
-) -> None:
+    feature_network: Path | None = None,
+    feature_network_sha256: str | None = None,
+) -> TrainingJob:
     """Write the job of a training folder, unless an earlier attempt wrote it.
 
-    What is left to the machine (`auto`) is decided once, so that a resumed job stays the same.
+    What is left to the machine (`auto`) is decided once, so that a resumed job stays the same. How
+    many processes share the work may change.
     """
     if (folder / JOB_FILE).exists():
         # The data may have moved with the store since; what is trained has not changed.
-        job = TrainingJob.read(folder).model_copy(update={"image_set": image_set})
+        job = TrainingJob.read(folder)
+        sharing = {key: getattr(settings.training, key) for key in ("launcher", "processes")}
+        job = job.model_copy(
+            update={
+                "image_set": image_set,
+                "feature_network": feature_network,
+                "training": job.training.model_copy(update=sharing),
+            }
+        )
         choose_device(job.device)
     else:
         device = choose_device(settings.training.device)
@@ -69,9 +85,46 @@ def write_job(
             training=settings.training,
             device=device,
             precision=choose_precision(settings.training.precision, device),
-            threads=settings.training.threads or len(os.sched_getaffinity(0)),
+            threads=settings.training.threads
+            or max(1, len(os.sched_getaffinity(0)) // settings.training.processes),
+            feature_network=feature_network,
+            feature_network_sha256=feature_network_sha256,
         )
     job.write(folder)
+    return job
+
+
+def continue_smaller_budget(job: TrainingJob, folder: Path) -> TrainingJob | None:
+    """Begin a training where a finished one of the same job with a smaller budget ended.
+
+    Args:
+        job: With the larger budget.
+        folder: Its training folder, beside those of others; left alone if it has a checkpoint.
+
+    Returns:
+        The job that is continued, if there is one: that with the largest budget.
+    """
+    if (folder / CHECKPOINT_FILE).exists():
+        return None
+    found: dict[int, tuple[TrainingJob, Path]] = {}
+    for other_folder in folder.parent.iterdir():
+        if other_folder.suffix or not (other_folder / CHECKPOINT_FILE).exists():
+            continue  # one that is not finished
+        try:
+            other = TrainingJob.read(other_folder)
+        except ValidationError:
+            continue  # written by another version of this program
+        if other.fingerprint == job.fingerprint and other.total_images < job.total_images:
+            found[other.total_images] = (other, other_folder)
+    if not found:
+        return None
+    other, other_folder = found[max(found)]
+    for name in (GRID_FOLDER, SNAPSHOT_FOLDER):
+        if (other_folder / name).exists():
+            shutil.copytree(other_folder / name, folder / name, dirs_exist_ok=True)
+    for name in (JOURNAL_FILE, CHECKPOINT_FILE):  # the checkpoint last: then all is there
+        shutil.copyfile(other_folder / name, folder / name)
+    return other
 
 
 def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -189,8 +242,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _raise_failure(status: int, folder: Path, log: Path) -> None:
     lines = log.read_text(errors="replace").splitlines()
-    if status == EXIT_USER_ERROR and lines:
-        raise FoundryError(lines[-1].removeprefix("error: "))
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if status == EXIT_USER_ERROR and errors:
+        raise FoundryError(errors[-1])
     if status == EXIT_DISK_FULL:
         raise FoundryError(describe_full_disk(folder))
     # A second signal meets an interpreter that is on its way out, and kills it.

@@ -35,6 +35,7 @@ CARRIED_FILES = (
     "generator.py",
     "networks/__init__.py",
     "networks/dcgan.py",
+    "networks/resnet.py",
     "serving.py",
 )
 SERVING_REQUIREMENTS = ("mlflow", "numpy", "pydantic", "safetensors", "torch")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KEY_TAG = "gan_foundry.generator_key"
 SHIPPED_TAG = "gan_foundry.journal_bytes_shipped"
 JOURNAL_FIELDS_NOT_METRICS = {"event", "time", "images", "file"}
+MONITORING_METRICS = ("distance", "class_coverage", "diversity", "discriminator_accuracy")
 METRICS_A_BATCH = 900  # MLflow takes 1,000 at most
 
 DAGSTER_UI_VARIABLE = "GAN_FOUNDRY_DAGSTER_UI"
@@ -146,6 +147,12 @@ class TrackedRun:
                     Metric(f"training/{name}", float(value), milliseconds, row["images"])
                     for name, value in row.items()
                     if name not in JOURNAL_FIELDS_NOT_METRICS
+                ]
+            elif row["event"] == "evaluation":
+                metrics += [
+                    Metric(f"monitoring/{name}", float(row[name]), milliseconds, row["images"])
+                    for name in MONITORING_METRICS
+                    if row[name] is not None
                 ]
             elif row["event"] == "grid" and row["images"] not in shipped_grids:
                 self._log_grid(training_folder / row["file"], row["images"], milliseconds)

@@ -51,14 +51,37 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared
 
 
-@pytest.fixture
-def make_job(digits: Path) -> Callable[..., Any]:
-    """Makes small training jobs on the digits; arguments are training settings."""
+@pytest.fixture(scope="session")
+def digit_classifier(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a feature network that has learned the digits for a moment, and its reference."""
+    from gan_core.config import FeatureNetworkSettings
     from gan_core.data.image_set import open_image_set
+    from gan_core.evaluation.feature_network import make_feature_network
+    from gan_core.evaluation.reference import Reference
+
+    folder = tmp_path_factory.mktemp("classifier")
+    images = open_image_set(digits)
+    network = make_feature_network(images, FeatureNetworkSettings(feature_dim=16, epochs=2))
+    network.save(folder)
+    Reference.measure(network, images.train).save(folder)
+    return folder
+
+
+@pytest.fixture
+def make_job(digits: Path, request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes small training jobs on the digits; arguments are training settings.
+
+    Given `monitoring`, the job has a feature network to measure with.
+    """
+    from gan_core.data.image_set import open_image_set
+    from gan_core.evaluation.feature_network import FeatureNetwork
     from gan_core.training.job import TrainingJob
 
     def make(precision: str = "fp32", **training: Any) -> TrainingJob:
         settings = {"kimg": 1.0, "batch_size": 32, "logging_interval_kimg": 0.25, **training}
+        classifier = None
+        if "monitoring" in training:
+            classifier = request.getfixturevalue("digit_classifier")
         return TrainingJob(
             name="digits",
             image_set=digits,
@@ -70,6 +93,8 @@ def make_job(digits: Path) -> Callable[..., Any]:
             device="cpu",
             precision=precision,
             threads=1,
+            feature_network=classifier,
+            feature_network_sha256=classifier and FeatureNetwork.load(classifier).sha256,
         )
 
     return make

@@ -166,9 +166,20 @@ def class_coverage(
     """
     shares = np.bincount(classes, minlength=len(names)) / len(classes)
     real_shares = np.bincount(reference_classes, minlength=len(names)) / len(reference_classes)
+    covered = covered_share(classes, real_shares)
+    return dict(zip(names, shares.tolist(), strict=True)), covered
+
+
+def covered_share(classes: np.ndarray, real_shares: np.ndarray) -> float:
+    """Share of the real classes that a set of samples shows.
+
+    Args:
+        classes: Class of each sample, int64, shape (n,).
+        real_shares: Share of the real images in each class, shape (classes,).
+    """
+    shares = np.bincount(classes, minlength=len(real_shares)) / len(classes)
     present = real_shares > 0
-    covered = (shares >= COVERED_SHARE * real_shares)[present].mean()
-    return dict(zip(names, shares.tolist(), strict=True)), float(covered)
+    return float((shares >= COVERED_SHARE * real_shares)[present].mean())
 
 
 def _check_shapes(generator: ReleasedGenerator, images: ImageSet, network: FeatureNetwork) -> None:

@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import errno
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -23,29 +22,7 @@ from gan_core.training.job import (
     OWNER_FILE,
     TrainingJob,
 )
-
-
-class StopRequest:
-    """Why the training should end, if it should.
-
-    Args:
-        parent: Process id of the parent whose death ends the training; None to outlive it.
-    """
-
-    def __init__(self, parent: int | None) -> None:
-        self._parent = parent
-        self._signal: str | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, _: object) -> None:
-        self._signal = f"received {signal.Signals(number).name}"
-
-    def __call__(self) -> str | None:
-        """The reason to stop, or None."""
-        if self._parent is not None and os.getppid() != self._parent:
-            return f"the parent process {self._parent} has died"
-        return self._signal
+from gan_core.training.stopping import StopRequest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,7 +59,12 @@ def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
     try:
         with filelock.FileLock(folder / LOCK_FILE, timeout=0):
             owner.write_text(str(os.getpid()))
-            from gan_core.training.loop import train  # torch takes seconds to import
+            # torch takes seconds to import
+            if job.training.launcher == "torchrun":
+                from gan_core.training.torchrun import train_in_processes
+
+                return train_in_processes(job, folder, should_stop)
+            from gan_core.training.loop import train
 
             return train(job, folder, should_stop)
     except filelock.Timeout:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from gan_core.data.image_set import ImageSplit
+from gan_core.training.processes import ALONE, Processes
 
 
 class ImageBatches:
@@ -13,31 +14,39 @@ class ImageBatches:
         split: The training images.
         seed: Of the order.
         device: Where batches are needed. On the CPU the memory-mapped file itself is read.
+        processes: Each gets its own part of every batch.
     """
 
-    def __init__(self, split: ImageSplit, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, split: ImageSplit, seed: int, device: torch.device, processes: Processes = ALONE
+    ) -> None:
         self._images = split.images
         self._resident = None if device.type == "cpu" else torch.tensor(split.images, device=device)
         labels = np.maximum(split.labels, 0)  # -1 stands for "no label", which networks do not read
         self._labels = torch.tensor(labels, device=device)
         self._seed = seed
         self._device = device
+        self._processes = processes
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, images_shown: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The batch that follows after a number of images shown.
+        """This process's part of the batch that follows after a number of images shown.
+
+        Args:
+            images_shown: By all processes.
+            count: Images in the whole batch.
 
         Returns:
-            Images, float32, shape (count, channels, height, width), from -1 to 1, channels last;
-            labels, int64, shape (count,).
+            Images, float32, shape (n, channels, height, width), from -1 to 1, channels last;
+            labels, int64, shape (n,).
         """
         rows = self._rows(images_shown, count)
         if self._resident is None:
-            pixels = torch.from_numpy(self._images[np.sort(rows.numpy())])
-            rows = rows.sort().values
+            rows = self._processes.own_part(rows.sort().values)  # the file is read in its order
+            pixels = torch.from_numpy(self._images[rows.numpy()])
         else:
-            rows = rows.to(self._device)
+            rows = self._processes.own_part(rows)
             pixels = self._resident[rows]
         images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
         return images, self._labels[rows]
@@ -50,7 +59,7 @@ class ImageBatches:
             if epoch != self._epoch:
                 state = np.random.SeedSequence([self._seed, epoch]).generate_state(1)
                 stream = torch.Generator().manual_seed(int(state[0]))
-                self._order = torch.randperm(size, generator=stream)
+                self._order = torch.randperm(size, generator=stream).to(self._device)
                 self._epoch = epoch
             part = self._order[position : position + count]
             parts.append(part)

@@ -1,41 +1,51 @@
 """Checkpoints: the whole state of a training in one safetensors file, written atomically."""
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from gan_core.training.alarms import Watch
 
-@dataclass(frozen=True)
-class Progress:
+
+class Progress(BaseModel):
     """Where a training stands.
 
     Attributes:
         job_fingerprint: Of the job that this belongs to.
+        budgets_images: The budget, in images; before it those that it was raised from.
         images: Real images shown.
         seconds: Training time so far, over all attempts.
         journal_bytes: Length of the journal when the checkpoint was written.
         steps_since_line: Steps summed up for the next journal line.
+        rate_factor: What roll-backs have made of the learning rates.
+        watch: What earlier evaluations found.
+        finished: Why the training is over, if it is.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     job_fingerprint: str
+    budgets_images: tuple[int, ...] = ()
     images: int = 0
     seconds: float = 0.0
     journal_bytes: int = 0
     steps_since_line: int = 0
+    rate_factor: float = 1.0
+    watch: Watch = Watch()
+    finished: str | None = None
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
     """Write a checkpoint; at every instant the file is the old one or the new one, whole."""
     temporary = path.with_suffix(".tmp")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(whole, {"progress": json.dumps(asdict(progress))})
+    content = safetensors.torch.save(whole, {"progress": progress.model_dump_json()})
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -57,7 +67,7 @@ def read_progress(path: Path) -> Progress | None:
     if not path.exists():
         return None
     with safetensors.safe_open(path, "pt") as file:
-        return Progress(**json.loads(file.metadata()["progress"]))
+        return Progress.model_validate_json(file.metadata()["progress"])
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

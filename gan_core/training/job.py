@@ -10,16 +10,22 @@ from gan_core.config import NetworkSettings, TrainingSettings, fingerprint
 JOB_FILE = "job.json"
 JOURNAL_FILE = "journal.jsonl"
 CHECKPOINT_FILE = "checkpoint.safetensors"
-RESULT_FILE = "result.json"
 LOCK_FILE = "training.lock"
 OWNER_FILE = "training.pid"
 GRID_FOLDER = "grids"
+SNAPSHOT_FOLDER = "snapshots"
 RELEASE_FOLDER = "generator"
 
 # How the process ends, besides 0 and Python's 1 for a bug.
 EXIT_USER_ERROR = 2
 EXIT_DISK_FULL = 74  # EX_IOERR
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: a checkpoint was written; starting the job again continues
+
+# Raised when the same job would train another generator.
+ENGINE_VERSION = 2
+
+# Settings of the training that a job may have otherwise than the one it continues.
+NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes")
 
 
 class TrainingJob(BaseModel):
@@ -31,7 +37,10 @@ class TrainingJob(BaseModel):
         image_set_sha256: Their hash.
         device: `cpu` or `cuda`.
         precision: Of the networks' arithmetic; weights and optimisers are always fp32.
-        threads: CPU threads. The same number gives the same bits.
+        threads: CPU threads of a process. The same number gives the same bits.
+        feature_network: Folder of the network, and of the reference, that the distance is measured
+            with while training; None to train unmeasured.
+        feature_network_sha256: Its hash.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,11 +53,20 @@ class TrainingJob(BaseModel):
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     threads: int
+    feature_network: Path | None = None
+    feature_network_sha256: str | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Jobs with the same fingerprint train the same generator, wherever their files lie."""
-        return fingerprint(self.model_dump(mode="json", exclude={"name", "image_set"}))
+        """Jobs with the same fingerprint may continue each other's training.
+
+        They train the same generator, wherever their files lie and however many processes share
+        the work; only the budget may differ.
+        """
+        values = self.model_dump(mode="json", exclude={"name", "image_set", "feature_network"})
+        for key in NOT_IN_FINGERPRINT:
+            del values["training"][key]
+        return fingerprint([ENGINE_VERSION, values])
 
     @property
     def total_images(self) -> int:

@@ -58,6 +58,22 @@ class Journal:
         return self._file.seek(0, os.SEEK_END)
 
 
+class SilentJournal(Journal):
+    """For processes that leave the writing to another."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, event: str, **values: Any) -> None:
+        pass
+
+    def sync(self) -> int:
+        return 0
+
+
 def read_journal(path: Path, start_byte: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
     """The complete lines from a byte on, each with the position that follows it.
 

@@ -10,6 +10,7 @@ from pipelines.store import open_stage
 def _work(stage: StageContext) -> StageResult:
     from gan_core.data.image_set import open_image_set
     from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
+    from gan_core.evaluation.reference import Reference
 
     images = open_image_set(stage.upstream("training_images"))
     settings = stage.settings.feature_network
@@ -18,7 +19,9 @@ def _work(stage: StageContext) -> StageResult:
     with open_stage(path) as folder:
         if folder.working:
             with stage.device():
-                make_feature_network(images, settings, device).save(folder.working)
+                network = make_feature_network(images, settings, device)
+                network.save(folder.working)
+                Reference.measure(network, images.train).save(folder.working)
     network = FeatureNetwork.load(path)
     accuracy = network.config.held_out_accuracy
     return StageResult(
@@ -44,4 +47,5 @@ FEATURE_NETWORK = Stage(
     upstream=("training_images",),
     kinds=frozenset({"python", "pytorch"}),
     pool="gpu",
+    version="2",
 )

@@ -15,21 +15,44 @@ from gan_core.training.job import (
 from gan_core.training.journal import read_journal
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
 from pipelines.assets.tracked_training import JournalFollower, tracked_run_if_reachable
-from pipelines.launch import TrainingCrashedError, run_job, write_job
+from pipelines.launch import (
+    TrainingCrashedError,
+    continue_smaller_budget,
+    run_job,
+    write_job,
+)
 from pipelines.store import open_stage
 from pipelines.tracking import TrackedRun
 
 
 def _work(stage: StageContext) -> StageResult:
     from gan_core.data.image_set import open_image_set
+    from gan_core.evaluation.feature_network import FeatureNetwork
 
     image_folder = stage.upstream("training_images")
     images = open_image_set(image_folder)
+    network_folder = stage.upstream("feature_network")
     settings = stage.settings
-    path = stage.path(images.sha256, settings.network, settings.training)
+    # How the work is shared does not change what is trained.
+    training = settings.training.model_dump(mode="json", exclude={"launcher", "processes"})
+    path = stage.path(images.sha256, network_folder.name, settings.network, training)
     with open_stage(path, resumable=True) as folder:
         if folder.working:
-            write_job(stage.pipeline, settings, image_folder, images.sha256, folder.working)
+            network = FeatureNetwork.load(network_folder)
+            job = write_job(
+                folder.working,
+                stage.pipeline,
+                settings,
+                image_set=image_folder,
+                image_set_sha256=images.sha256,
+                feature_network=network_folder,
+                feature_network_sha256=network.sha256,
+            )
+            if shorter := continue_smaller_budget(job, folder.working):
+                stage.dagster.log.info(
+                    f"continuing the training of {shorter.training.kimg:g} kimg up to "
+                    f"{job.training.kimg:g} kimg"
+                )
             follower = JournalFollower(stage, path.name, folder.working)
             with stage.device():
                 try:
@@ -47,7 +70,10 @@ def _metadata(path: Path, rows: list[dict[str, Any]], run: TrackedRun | None) ->
     from gan_core.generator import WEIGHTS_FILE
 
     start = next(row for row in rows if row["event"] == "start")
+    end = [row for row in rows if row["event"] == "end"][-1]
     progress = [row for row in rows if row["event"] == "progress"]
+    evaluations = [row for row in rows if row["event"] == "evaluation"]
+    alarms = [row for row in rows if row["event"] == "alarm"]
     last_grid = [row["file"] for row in rows if row["event"] == "grid"][-1]
     links = (
         {}
@@ -59,39 +85,56 @@ def _metadata(path: Path, rows: list[dict[str, Any]], run: TrackedRun | None) ->
     )
     return {
         "kimg": progress[-1]["kimg"],
-        "training_seconds": progress[-1]["seconds"],
+        "training_seconds": end["seconds"],
+        "ended_by": end["reason"],
+        "released_kimg": end["released_kimg"],
+        **(
+            {"distance_to_training_images": min(row["distance"] for row in evaluations)}
+            if evaluations
+            else {}
+        ),
+        "alarms": len(alarms),
+        **({"last_alarm": alarms[-1]["message"]} if alarms else {}),
         "images_per_second": median(row["images_per_second"] for row in progress),
         "generator_loss": progress[-1]["generator_loss"],
         "discriminator_loss": progress[-1]["discriminator_loss"],
         "device": f"{start['device']}, {start['threads']} threads, {start['precision']}",
         "generator_parameters": start["generator_parameters"],
         "discriminator_parameters": start["discriminator_parameters"],
+        "generator_flops": start["generator_flops"],
+        "discriminator_flops": start["discriminator_flops"],
         "weights_sha256": file_sha256(path / RELEASE_FOLDER / WEIGHTS_FILE),
-        "samples": inline_png((path / last_grid).read_bytes(), "samples at the end of training"),
-        "curves": inline_png(draw_curves(progress), "losses and probabilities over kimg"),
+        "samples": inline_png((path / last_grid).read_bytes(), "samples of what is released"),
+        "curves": inline_png(
+            draw_curves(progress, evaluations), "losses, probabilities and distance over kimg"
+        ),
         "grids": dg.MetadataValue.path(path / GRID_FOLDER),
         "folder": dg.MetadataValue.path(path),
         **links,
     }
 
 
-def draw_curves(progress: list[dict[str, Any]]) -> bytes:
-    """Losses, and the discriminator's mean probabilities of "real", over kimg, as PNG."""
+def draw_curves(progress: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> bytes:
+    """Losses, mean probabilities of "real", and distances, over kimg, as PNG."""
     import io
 
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    kimg = [row["kimg"] for row in progress]
-    for axes, names in (
-        (left, ("generator_loss", "discriminator_loss")),
-        (right, ("real_probability", "fake_probability")),
-    ):
+    panels: list[tuple[list[dict[str, Any]], tuple[str, ...]]] = [
+        (progress, ("generator_loss", "discriminator_loss")),
+        (progress, ("real_probability", "fake_probability")),
+    ]
+    if evaluations:
+        panels.append((evaluations, ("distance",)))
+    figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
+    for axes, (rows, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for name in names:
-            axes.plot(kimg, [row[name] for row in progress], label=name.replace("_", " "))
+            kimg = [row["kimg"] for row in rows]
+            axes.plot(kimg, [row[name] for row in rows], label=name.replace("_", " "))
         axes.set_xlabel("kimg")
         axes.legend()
+    if evaluations:
+        axes.set_yscale("log")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
@@ -102,7 +145,8 @@ GENERATOR = Stage(
     work=_work,
     description="The generator, trained against a discriminator in a process of its own, with "
     "journal, sample grids and checkpoints. An interrupted training continues.",
-    upstream=("training_images",),
+    upstream=("training_images", "feature_network"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     pool="gpu",
+    version="2",
 )

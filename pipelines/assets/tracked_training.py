@@ -47,6 +47,7 @@ def _open_run(stage: StageContext, key: str, folder: Path) -> TrackedRun:
         "environment.device": job.device,
         "environment.precision": job.precision,
         "environment.threads": job.threads,
+        "environment.processes": job.training.processes,
     }
     return open_run(stage.pipeline, stage.settings, key, tags)
 
@@ -69,6 +70,9 @@ class JournalFollower:
         progress = [row for row in rows if row["event"] == "progress"]
         for row in progress:
             publish("training", self._stage.stage, **row)
+        for row in rows:
+            if row["event"] == "alarm":
+                self._stage.dagster.log.warning(describe_alarm(row))
         now = time.monotonic()
         if progress and now >= self._next_log:
             self._next_log = now + LOG_SECONDS
@@ -100,6 +104,16 @@ class JournalFollower:
                 self._run.end("FAILED")
         except FoundryError as error:
             self._stage.dagster.log.warning(f"MLflow was not told of the failure: {error}")
+
+
+def describe_alarm(row: dict[str, Any]) -> str:
+    """An alarm of the journal for people."""
+    done = {
+        "note": "noted",
+        "roll_back": "rolled back to the best snapshot, with lower learning rates",
+        "stop": "stopped",
+    }
+    return f"alarm at {row['kimg']:g} kimg: {row['message']}; {done[row['reaction']]}"
 
 
 def describe_row(row: dict[str, Any]) -> str:

@@ -44,7 +44,9 @@ def test_network_and_optimiser_continue_from_a_checkpoint_to_the_same_bits(tmp_p
         **module_tensors("network", network),
         **optimizer_tensors("optimizer", optimizer),
     }
-    progress = Progress("job", images=7, seconds=1.5, journal_bytes=3, steps_since_line=2)
+    progress = Progress(
+        job_fingerprint="job", images=7, seconds=1.5, journal_bytes=3, steps_since_line=2
+    )
     save_checkpoint(tmp_path / "checkpoint.safetensors", tensors, progress)
 
     other, other_optimizer = player()
@@ -80,9 +82,9 @@ def small_files() -> Iterator[None]:
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    save_checkpoint(path, {"a": torch.ones(3)}, Progress("job", images=1))
+    save_checkpoint(path, {"a": torch.ones(3)}, Progress(job_fingerprint="job", images=1))
     with small_files(), pytest.raises(OSError, match="File too large"):
-        save_checkpoint(path, {"a": torch.zeros(3000)}, Progress("job", images=2))
+        save_checkpoint(path, {"a": torch.zeros(3000)}, Progress(job_fingerprint="job", images=2))
     progress = read_progress(path)
     assert progress is not None
     assert progress.images == 1
@@ -93,7 +95,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path)
 def test_a_checkpoint_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     for images in range(2):
-        save_checkpoint(path, {"a": torch.ones(3)}, Progress("job", images=images))
+        save_checkpoint(path, {"a": torch.ones(3)}, Progress(job_fingerprint="job", images=images))
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -64,9 +64,28 @@ def test_value_out_of_range_names_key_value_and_bound(
 
 
 def test_wrong_choice_lists_the_choices() -> None:
-    sentence = refusal(training={"loss": "hinge"})
-    assert "training.loss is 'hinge'" in sentence
-    assert "'non_saturating' or 'minimax'" in sentence
+    sentence = refusal(training={"loss": "hinges"})
+    assert "training.loss is 'hinges'" in sentence
+    assert "'non_saturating', 'minimax', 'hinge'" in sentence
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"processes": 2}, "processes 2 goes with launcher torchrun, but it is process"),
+        (
+            {"processes": 3, "launcher": "torchrun"},
+            "batch_size 64 cannot be divided into 3 processes",
+        ),
+        ({"accumulation_steps": 64}, "64 accumulation_steps of at least 2 images"),
+        ({"augmentation": {"transforms": ["cutout", "cutout"]}}, "names a transform twice"),
+        ({"augmentation": {"strengths": "fixed"}}, "did you mean training.augmentation.strength?"),
+    ],
+)
+def test_settings_of_a_training_that_do_not_go_together_are_refused(
+    training: dict[str, Any], told: str
+) -> None:
+    assert told in refusal(training=training)
 
 
 def test_missing_source_lists_the_sources() -> None:
@@ -221,19 +240,52 @@ OTHER_VALUES = {
     "network.conditional": False,
     "network.generator_channels": (8, 8),
     "network.discriminator_channels": (8, 8),
+    "network.family": "resnet",
+    "network.blocks_per_resolution": 2,
+    "network.spectral_norm": True,
     "training.kimg": 1.0,
     "training.batch_size": 8,
+    "training.accumulation_steps": 2,
     "training.seed": 1,
     "training.precision": "fp32",
     "training.device": "cpu",
     "training.threads": 1,
+    "training.launcher": "torchrun",
     "training.loss": "minimax",
     "training.r1_gamma": 0.0,
+    "training.r2_gamma": 0.1,
+    "training.wgan_gp_weight": 10.0,
+    "training.penalty_interval_steps": 16,
+    "training.discriminator_steps": 5,
     "training.generator_learning_rate": 1e-3,
     "training.discriminator_learning_rate": 1e-3,
     "training.adam_betas": (0.5, 0.99),
+    "training.learning_rate_warmup_kimg": 1.0,
     "training.learning_rate_decay_start": 1.0,
     "training.ema_halflife_kimg": 0.0,
+    "training.ema_rampup": 0.1,
+    "training.horizontal_flips": True,
+    "training.augmentation.transforms": ("affine",),
+    "training.augmentation.strength": "adaptive",
+    "training.augmentation.probability": 0.5,
+    "training.augmentation.target": 0.5,
+    "training.augmentation.adjustment_kimg": 100.0,
+    "training.monitoring.interval_kimg": 0.0,
+    "training.monitoring.samples": 100,
+    "training.monitoring.release": "last",
+    "training.monitoring.patience_evaluations": 5,
+    "training.alarms.evaluations": 2,
+    "training.alarms.non_finite": "roll_back",
+    "training.alarms.distance": "note",
+    "training.alarms.distance_ratio": 3.0,
+    "training.alarms.coverage": "stop",
+    "training.alarms.coverage_drop": 0.1,
+    "training.alarms.diversity": "stop",
+    "training.alarms.diversity_drop": 0.1,
+    "training.alarms.discriminator": "stop",
+    "training.alarms.discriminator_accuracy": 0.9,
+    "training.alarms.rate_factor": 0.9,
+    "training.alarms.most_roll_backs": 1,
     "training.logging_interval_kimg": 2.0,
     "training.grid_interval_kimg": 1.0,
     "training.checkpoint_interval_seconds": 1.0,
@@ -248,7 +300,7 @@ OTHER_VALUES = {
     "samples.truncation": 0.5,
 }
 # These can have no second value beside the digits, or at all.
-ONE_VALUE = {"data.path", "data.archive", "network.family"}
+ONE_VALUE = {"data.path", "data.archive", "training.processes"}
 
 
 def test_fingerprint_changes_with_any_setting() -> None:

@@ -11,7 +11,9 @@ def test_the_table_has_every_setting_of_every_section_once() -> None:
 
 def test_the_table_states_what_is_allowed_and_the_default() -> None:
     rows = {line.split("`")[1]: line for line in settings_table().splitlines() if "| `" in line}
-    assert '| `non_saturating`, `minimax` | `"non_saturating"` |' in rows["training.loss"]
+    assert "`hinge`, `least_squares`" in rows["training.loss"]
+    assert '| `"non_saturating"` |' in rows["training.loss"]
+    assert "list of `translation`, `cutout`" in rows["training.augmentation.transforms"]
     assert "| integer ≥ 2, ≤ 65536 | `64` |" in rows["training.batch_size"]
     assert "| number > 0, ≤ 1 |" in rows["samples.truncation"]
     assert "| required |" in rows["data.source"]

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,14 +6,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from gan_core.config import NetworkSettings
 from gan_core.errors import FoundryError
 from gan_core.generator import ReleasedGenerator
+from gan_core.losses import LOSSES
 from gan_core.training.job import (
     CHECKPOINT_FILE,
     JOURNAL_FILE,
     RELEASE_FOLDER,
-    RESULT_FILE,
     TrainingJob,
 )
 from gan_core.training.step import SCALARS
@@ -24,14 +22,69 @@ MakeJob = Callable[..., TrainingJob]
 
 # The whole training makes 31 steps.
 STOPS = (1, 6, 0, 9, 7)
+MONITORED = {"interval_kimg": 0.2, "samples": 64}
+AUGMENTED: dict[str, Any] = {
+    "transforms": ("translation", "cutout", "color", "affine"),
+    "probability": 0.7,
+}
 GAMES: dict[str, dict[str, Any]] = {
     "fp32": {},
     "bf16": {"precision": "bf16"},
+    **{loss: {"loss": loss} for loss in LOSSES if loss != "non_saturating"},
     "no average": {"ema_halflife_kimg": 0.0},
+    "average with ramp-up": {"ema_halflife_kimg": 0.3, "ema_rampup": 0.5},
     "no penalty": {"r1_gamma": 0.0},
-    "minimax": {"loss": "minimax"},
+    "R2": {"loss": "relativistic", "r1_gamma": 0.2, "r2_gamma": 0.2},
+    "WGAN-GP": {
+        "loss": "wasserstein",
+        "r1_gamma": 0.0,
+        "wgan_gp_weight": 10.0,
+        "discriminator_steps": 3,
+    },
+    "lazy penalty": {"penalty_interval_steps": 4},
+    "accumulation": {"accumulation_steps": 4},
     "many checkpoints": {"checkpoint_interval_seconds": 1e-6, "grid_interval_kimg": 0.3},
     "momentum": {"adam_betas": (0.5, 0.9), "learning_rate_decay_start": 1.0},
+    "separate rates": {"generator_learning_rate": 1e-3, "discriminator_learning_rate": 4e-3},
+    "warm-up": {"learning_rate_warmup_kimg": 0.5},
+    "flips": {"horizontal_flips": True},
+    "fixed augmentation": {"augmentation": AUGMENTED},
+    "fixed augmentation, bf16": {"precision": "bf16", "augmentation": AUGMENTED},
+    "adaptive augmentation": {
+        "augmentation": {**AUGMENTED, "strength": "adaptive", "adjustment_kimg": 1.0}
+    },
+    "best snapshot": {"monitoring": MONITORED},
+    "last snapshot": {"monitoring": {**MONITORED, "release": "last"}},
+    "early stop": {"monitoring": {**MONITORED, "patience_evaluations": 2}},
+    "roll-back": {
+        "monitoring": MONITORED,
+        "alarms": {"evaluations": 1, "distance": "roll_back", "distance_ratio": 1.001},
+        "generator_learning_rate": 2e-2,
+    },
+    "all at once": {
+        "precision": "bf16",
+        "loss": "relativistic",
+        "r2_gamma": 0.1,
+        "penalty_interval_steps": 2,
+        "accumulation_steps": 2,
+        "discriminator_steps": 2,
+        "learning_rate_warmup_kimg": 0.2,
+        "horizontal_flips": True,
+        "augmentation": {**AUGMENTED, "strength": "adaptive", "adjustment_kimg": 1.0},
+        "monitoring": MONITORED,
+        "alarms": {"evaluations": 1, "distance_ratio": 1.001},
+    },
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "unconditional": {"conditional": False},
+    "resnet": {"family": "resnet"},
+    "spectral norm": {"spectral_norm": True},
+    "resnet, spectral norm, unconditional": {
+        "family": "resnet",
+        "spectral_norm": True,
+        "conditional": False,
+        "blocks_per_resolution": 2,
+    },
 }
 
 
@@ -46,18 +99,18 @@ def test_a_training_that_was_stopped_ends_with_the_same_bits_and_journal(
     assert run_job(job, tmp_path / "stopped") is None
     assert released_bytes(tmp_path / "stopped") == released_bytes(tmp_path / "undisturbed")
     assert journal_rows(tmp_path / "stopped") == journal_rows(tmp_path / "undisturbed")
+    if "alarms" in game:
+        assert "roll_back" in {
+            row["reaction"] for row in journal_rows(tmp_path / "stopped", "alarm")
+        }
 
 
-def test_an_unconditional_training_that_was_stopped_ends_with_the_same_bits(
-    make_job: MakeJob, tmp_path: Path
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
+def test_a_training_of_other_networks_that_was_stopped_ends_with_the_same_bits(
+    network: dict[str, Any], make_job: MakeJob, tmp_path: Path
 ) -> None:
-    network = NetworkSettings(
-        latent_dim=8,
-        generator_channels=(8, 8),
-        discriminator_channels=(8, 8),
-        conditional=False,
-    )
-    job = make_job(kimg=0.3).model_copy(update={"network": network})
+    job = make_job(kimg=0.3)
+    job = job.model_copy(update={"network": job.network.model_copy(update=network)})
     run_job(job, tmp_path / "undisturbed")
     run_job(job, tmp_path / "stopped", after_steps(4))
     run_job(job, tmp_path / "stopped")
@@ -134,7 +187,6 @@ def test_what_is_released_loads_and_samples(make_job: MakeJob, tmp_path: Path) -
     assert generator.sample(3).shape == (3, 16, 16, 1)
     assert generator.config.pipeline == "digits"
     assert sum(generator.config.class_counts) == 1438
-    assert json.loads((tmp_path / RESULT_FILE).read_text())["images"] == job.total_images
 
 
 def test_the_same_seed_trains_the_same_generator_and_another_seed_another(
@@ -152,7 +204,9 @@ def test_a_training_that_diverges_names_the_quantity_and_the_remedy(
     job = make_job()
     huge = job.training.model_copy(update={"generator_learning_rate": 1e30})
     with pytest.raises(
-        FoundryError, match=r"diverged: discriminator_loss was nan at .* lower training"
+        FoundryError,
+        match=r"diverged: discriminator_loss is nan at 0.25\d* kimg, and so is the tensor "
+        r"generator/embedding.weight; lower training.generator_learning_rate",
     ):
         run_job(job.model_copy(update={"training": huge}), tmp_path)
     assert not (tmp_path / RELEASE_FOLDER).exists()
@@ -183,3 +237,37 @@ def test_a_stopped_training_leaves_a_checkpoint_and_no_generator(
     run_job(make_job(), tmp_path, after_steps(2))
     assert (tmp_path / CHECKPOINT_FILE).exists()
     assert not (tmp_path / RELEASE_FOLDER).exists()
+
+
+def test_a_raised_budget_continues_where_the_smaller_one_ended(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    steady = {"learning_rate_decay_start": 1.0}
+    run_job(make_job(kimg=0.3, **steady), tmp_path / "raised")
+    assert run_job(make_job(kimg=0.9, **steady), tmp_path / "raised") is None
+    run_job(make_job(kimg=0.9, **steady), tmp_path / "at once")
+    # Without a decay towards the end of the budget, the two are the same training.
+    assert released_bytes(tmp_path / "raised") == released_bytes(tmp_path / "at once")
+    assert [row["total_kimg"] for row in journal_rows(tmp_path / "raised", "budget_raised")] == [
+        0.896
+    ]
+    assert [row["kimg"] for row in journal_rows(tmp_path / "raised", "end")] == [0.288, 0.896]
+
+
+def test_a_raised_budget_has_its_own_schedule_and_survives_a_stop(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    for folder, steps in (("undisturbed", None), ("stopped", 3)):
+        run_job(make_job(kimg=0.3), tmp_path / folder)
+        larger = make_job(kimg=0.6)
+        if steps is not None:
+            run_job(larger, tmp_path / folder, after_steps(steps))
+        run_job(larger, tmp_path / folder)
+    assert released_bytes(tmp_path / "stopped") == released_bytes(tmp_path / "undisturbed")
+    assert journal_rows(tmp_path / "stopped") == journal_rows(tmp_path / "undisturbed")
+
+
+def test_a_lowered_budget_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
+    run_job(make_job(kimg=0.6), tmp_path)
+    with pytest.raises(FoundryError, match=r"trained for 0.608 kimg, but .* training.kimg is 0.3"):
+        run_job(make_job(kimg=0.3), tmp_path)

@@ -36,7 +36,7 @@ def assert_nothing_started(home: Path) -> None:
         (["mnits"], ["no pipeline 'mnits'", "did you mean mnist?", "fashion_mnist"]),
         (["digits", "--set", "training.kimgs=2"], ["training.kimgs is not a setting"]),
         (["digits", "--set", "training.kimg=0"], ["training.kimg is 0", "greater than 0"]),
-        (["digits", "--set", "training.loss=hinge"], ["training.loss", "'minimax'"]),
+        (["digits", "--set", "training.loss=hinges"], ["training.loss", "'minimax'"]),
         (["digits", "--set", "network.conditional=[1]"], ["network.conditional is [1]"]),
         (["digits", "--set", "training.kimg"], ["must have the form key=value"]),
         (["digits", "--set", "training.kimg=[1"], ["not valid YAML"]),

@@ -21,7 +21,7 @@ UPSTREAM = {
     "raw_images": set(),
     "training_images": {"raw_images"},
     "feature_network": {"training_images"},
-    "generator": {"training_images"},
+    "generator": {"training_images", "feature_network"},
     "evaluation": {"generator", "feature_network", "training_images"},
     "samples": {"generator", "evaluation"},
     "registered_model": {

@@ -22,7 +22,12 @@ from gan_core.training.job import (
 )
 from gan_core.training.journal import read_journal
 from gan_core.training.loop import train
-from pipelines.launch import TrainingCrashedError, run_job, write_job
+from pipelines.launch import (
+    TrainingCrashedError,
+    continue_smaller_budget,
+    run_job,
+    write_job,
+)
 from tests.pipelines.small_disk import on_a_small_disk
 
 MakeJob = Callable[..., TrainingJob]
@@ -148,13 +153,68 @@ def test_an_earlier_attempts_choices_are_kept(make_job: MakeJob, folder: Path) -
     job.write(folder)
     settings = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
     moved = folder / "moved images"
-    write_job("digits", settings, moved, "another hash", folder)
+    write_job(folder, "digits", settings, image_set=moved, image_set_sha256="another hash")
     assert TrainingJob.read(folder) == job.model_copy(update={"image_set": moved})
+
+
+def test_a_job_may_be_continued_by_another_number_of_processes(
+    make_job: MakeJob, folder: Path
+) -> None:
+    job = make_job()
+    job.write(folder)
+    settings = PipelineSettings.model_validate(
+        {
+            "data": {"source": "digits", "resolution": 16},
+            "training": {"launcher": "torchrun", "processes": 2},
+        }
+    )
+    again = write_job(folder, "digits", settings, image_set=folder, image_set_sha256="hash")
+    assert (again.training.processes, again.training.launcher) == (2, "torchrun")
+    assert again.fingerprint == job.fingerprint
+
+
+def finished(make_job: MakeJob, folder: Path, **training: Any) -> TrainingJob:
+    """A job that was trained in a folder to its end."""
+    folder.mkdir()
+    job = make_job(**training)
+    job.write(folder)
+    assert train(job, folder, lambda: None) is None
+    return job
+
+
+def test_a_larger_budget_begins_with_the_largest_finished_training_of_the_same_job(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    finished(make_job, tmp_path / "a", kimg=0.1)
+    shorter = finished(make_job, tmp_path / "b", kimg=0.2)
+    finished(make_job, tmp_path / "longer", kimg=0.5)
+    finished(make_job, tmp_path / "other", kimg=0.25, seed=1)
+    finished(make_job, tmp_path / "unfinished.partial", kimg=0.25)
+    (tmp_path / "c.partial").mkdir()
+    job = make_job(kimg=0.4)
+    job.write(tmp_path / "c.partial")
+    assert continue_smaller_budget(job, tmp_path / "c.partial") == shorter
+    run_job(tmp_path / "c.partial", lambda rows: None)
+    rows = [row for _, row in read_journal(tmp_path / "c.partial" / JOURNAL_FILE)]
+    assert [row["images"] for row in rows if row["event"] == "end"] == [192, 384]
+    for row in rows:
+        if row["event"] == "grid":
+            assert (tmp_path / "c.partial" / row["file"]).exists()
+    # What has begun is not begun again.
+    assert continue_smaller_budget(job, tmp_path / "c.partial") is None
+
+
+def test_without_a_smaller_budget_a_training_begins_at_the_beginning(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    (tmp_path / "c.partial").mkdir()
+    assert continue_smaller_budget(make_job(), tmp_path / "c.partial") is None
+    assert list((tmp_path / "c.partial").iterdir()) == []
 
 
 def test_what_is_left_to_the_machine_is_written_into_the_job(folder: Path) -> None:
     settings = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
-    write_job("digits", settings, folder / "images", "hash", folder)
+    write_job(folder, "digits", settings, image_set=folder / "images", image_set_sha256="hash")
     job = TrainingJob.read(folder)
     assert job.device in {"cpu", "cuda"}
     assert job.precision in {"fp32", "bf16"}
@@ -169,5 +229,5 @@ def test_asking_for_a_gpu_that_is_not_there_is_refused_before_anything_is_writte
         {"data": {"source": "digits", "resolution": 16}, "training": {"device": "cuda"}}
     )
     with pytest.raises(FoundryError, match=r"training\.device is cuda, but .* use auto or cpu"):
-        write_job("digits", settings, folder / "images", "hash", folder)
+        write_job(folder, "digits", settings, image_set=folder / "images", image_set_sha256="hash")
     assert not (folder / JOB_FILE).exists()

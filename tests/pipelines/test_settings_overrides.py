@@ -46,7 +46,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_and_the_allowed_ones() -> No
     [
         ("training.kimg", -1, "greater than 0"),
         ("training.batch_size", 1, "greater than or equal to 2"),
-        ("training.loss", "hinge", "'non_saturating' or 'minimax'"),
+        ("training.loss", "hinges", "'non_saturating', 'minimax', 'hinge'"),
         ("samples.truncation", 2, "less than or equal to 1"),
         ("training.kimg", "much", "a valid number"),
         ("data.resolution", 18, "multiples of 4"),

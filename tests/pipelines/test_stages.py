@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +98,9 @@ def test_every_stage_is_materialized_and_shows_what_people_want_to_see(first_run
         "training_images": {"training_images", "held_out_images", "classes", "sha256", "preview"},
         "feature_network": {"kind", "held_out_accuracy", "sha256"},
         "generator": {"kimg", "training_seconds", "images_per_second", "device", "samples"}
-        | {"curves", "weights_sha256", "mlflow_run", "mlflow_run_id"},
+        | {"curves", "weights_sha256", "mlflow_run", "mlflow_run_id", "ended_by", "alarms"}
+        | {"generator_parameters", "generator_flops", "discriminator_flops", "released_kimg"}
+        | {"distance_to_training_images"},
         "evaluation": {"frechet_distance", "floor", "class_coverage", "card", "mlflow_run"},
         "samples": {"count", "grid", "grid_file", "archive", "mlflow_run"},
         "registered_model": {"model", "version", "alias", "decision", "registry_page"},
@@ -163,8 +166,48 @@ def test_mlflow_has_the_settings_curves_and_evaluation_of_the_training(first_run
     assert run.data.metrics["evaluation/floor"] == pytest.approx(shown["evaluation"]["floor"])
     rows = client.get_metric_history(run.info.run_id, "training/generator_loss")
     assert [row.step for row in rows] == [80, 160, 240, 320]
+    rows = client.get_metric_history(run.info.run_id, "monitoring/distance")
+    assert [row.step for row in rows] == [160, 320]
+    least = shown["generator"]["distance_to_training_images"]
+    assert min(row.value for row in rows) == pytest.approx(least)
     stored = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"images", "evaluation", "samples"} <= stored
+
+
+def test_an_alarm_is_a_warning_in_dagsters_log_and_counted(
+    first_run: Run, labelled: TinyPipeline
+) -> None:
+    result = labelled.run(
+        "generator",
+        training__monitoring__interval_kimg=0.016,
+        training__alarms__evaluations=1,
+        training__alarms__distance="note",
+        training__alarms__distance_ratio=1.0001,
+    )
+    shown = metadata(result)["generator"]
+    assert shown["alarms"] > 0
+    warnings = [
+        entry.user_message
+        for entry in labelled.instance.all_logs(result.run_id)
+        if entry.level == logging.WARNING
+    ]
+    assert any(shown["last_alarm"] in text and text.endswith("noted") for text in warnings)
+
+
+def test_a_raised_budget_continues_the_finished_training(
+    first_run: Run, labelled: TinyPipeline
+) -> None:
+    result = labelled.run("generator", training__kimg=0.64)
+    shown = metadata(result)["generator"]
+    assert shown["reused"] is False
+    journal = read_journal(Path(shown["folder"]) / JOURNAL_FILE)
+    rows = [row for _, row in journal]
+    assert [row["kimg"] for row in rows if row["event"] == "budget_raised"] == [0.32]
+    assert [row["kimg"] for row in rows if row["event"] == "end"] == [0.32, 0.64]
+    history = tracking.connect().get_metric_history(
+        shown["mlflow_run_id"], "training/generator_loss"
+    )
+    assert [row.step for row in history] == [80 * line for line in range(1, 9)]
 
 
 def test_the_mlflow_run_names_the_data_by_their_hash(

@@ -66,6 +66,7 @@ def tiny_settings(images: Path, resolution: int = 8, channels: int = 1) -> Pipel
                 "logging_interval_kimg": 0.08,
                 "grid_interval_kimg": 0.16,
                 "threads": 1,
+                "monitoring": {"interval_kimg": 0.16, "samples": 32},
             },
             "feature_network": {"feature_dim": 8, "epochs": 2},
             "samples": {"count": 12},

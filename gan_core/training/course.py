@@ -1,0 +1,282 @@
+"""The course of one training: how far it is, what it tells, and what its evaluations lead to."""
+
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gan_core.data.image_set import ImageSet
+from gan_core.errors import FoundryError
+from gan_core.generator import ReleasedGenerator
+from gan_core.training.alarms import Alarm, reaction_now, watch_over
+from gan_core.training.checkpoint import Progress
+from gan_core.training.describe import describe_training, draw_grid
+from gan_core.training.job import GRID_FOLDER, JOURNAL_FILE, RELEASE_FOLDER
+from gan_core.training.journal import Journal, SilentJournal
+from gan_core.training.monitoring import Monitor
+from gan_core.training.step import SCALARS
+from gan_core.training.trainer import Trainer
+
+# Why a training is over.
+BUDGET, PLATEAU, ALARM = "budget", "plateau", "alarm"
+
+
+class Course:
+    """Follows a trainer from where its checkpoint stands.
+
+    In a training of several processes each has its own, which decides the same; the chief's alone
+    writes files.
+
+    Args:
+        trainer: Restored.
+        images: What it learns from.
+        folder: Of the training.
+
+    Attributes:
+        images: Real images shown.
+    """
+
+    def __init__(self, trainer: Trainer, images: ImageSet, folder: Path) -> None:
+        self._trainer, self._folder = trainer, folder
+        self._job, self._settings = trainer.job, trainer.job.training
+        start = trainer.progress
+        self._start = start
+        self.images = start.images
+        self._before = start.images
+        self._steps_since_line = start.steps_since_line
+        self._watch = start.watch
+        self._finished = start.finished
+        self._clock = _Clock(start.seconds, start.images)
+        self._is_chief = trainer.processes.is_chief
+        watched = self._settings.monitoring.interval_kimg > 0
+        self._monitor = (
+            Monitor(self._job, images) if watched and self._job.feature_network else None
+        )
+        self._journal: Journal = (
+            Journal(folder / JOURNAL_FILE, start.journal_bytes)
+            if self._is_chief
+            else SilentJournal()
+        )
+
+    def __enter__(self) -> Self:
+        """Open the journal, and begin it if this is the beginning."""
+        self._journal.__enter__()
+        if self._start.journal_bytes == 0:
+            self._tell("start", **describe_training(self._trainer))
+            self.write_grid()
+        elif self._trainer.budget_was_raised:
+            self._tell("budget_raised", total_kimg=self._job.total_images / 1000)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._journal.__exit__(kind, error, trace)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent, or the training was ended before."""
+        return self._finished is not None or self.images >= self._job.total_images
+
+    def advance(self) -> None:
+        """Count one step."""
+        self._before = self.images
+        self.images += self._settings.batch_size
+        self._steps_since_line += 1
+
+    def is_due(self, interval_kimg: float) -> bool:
+        """Whether a multiple of the interval was passed by the last step, or the end was reached.
+
+        An interval of 0 is never due.
+        """
+        if not interval_kimg:
+            return False
+        interval = interval_kimg * 1000
+        return self.images // interval > self._before // interval or self.is_over
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """Whether it is time for a checkpoint; the end has its own."""
+        return not self.is_over and (
+            self._clock.since_checkpoint() > self._settings.checkpoint_interval_seconds
+        )
+
+    def write_line(self) -> None:
+        """A journal line with the means since the last one."""
+        if self._steps_since_line == 0 or not self._is_finite():
+            return
+        means = (self._trainer.sums / self._steps_since_line).tolist()
+        scalars = dict(zip(SCALARS, means, strict=True))
+        self._watch = self._watch.with_accuracy(
+            scalars["discriminator_accuracy"], self._steps_since_line
+        )
+        self._tell(
+            "progress",
+            total_kimg=self._job.total_images / 1000,
+            seconds=self._clock.seconds(),
+            images_per_second=self._clock.images_per_second(self.images),
+            learning_rate_factor=self._trainer.rate_factor
+            * self._trainer.learning_rate_factor(self._before),
+            augmentation_probability=self._trainer.augmentation.probability.item(),
+            **scalars,
+        )
+        self._begin_line()
+
+    def write_grid(self) -> None:
+        """A grid of samples, from the same latents every time."""
+        if not self.is_over:  # the end shows what is released
+            self._write_grid(self._trainer.released())
+
+    def evaluate(self) -> None:
+        """Measure the generator, keep it if it is the best so far, and react to alarms."""
+        if self._monitor is None or not self._is_finite():
+            return
+        found = None
+        start = time.monotonic()
+        if self._is_chief:
+            released = self._trainer.released()
+            found = self._monitor.measure(released, self.images, self._watch.accuracy)
+        found = self._trainer.processes.agree(found)
+        self._watch, alarms = watch_over(self._watch, found, self._settings.alarms)
+        is_best = self._watch.best == found
+        self._tell(
+            "evaluation",
+            seconds=time.monotonic() - start,
+            distance=found.distance,
+            class_coverage=found.class_coverage,
+            diversity=found.diversity,
+            discriminator_accuracy=found.discriminator_accuracy,
+            is_best=is_best,
+        )
+        if is_best and self._is_chief:
+            self._trainer.save_snapshot(self._folder, self.images)
+        self._react(alarms)
+        patience = self._settings.monitoring.patience_evaluations
+        if patience and self._watch.since_best >= patience:
+            self._finished = self._finished or PLATEAU
+
+    def save(self) -> None:
+        """A checkpoint, unless what would be saved is broken: then the last good one stays."""
+        self._clock.checkpoint_saved()
+        sums_are_finite = all(map(math.isfinite, self._trainer.sums.tolist()))
+        if not self._is_chief or not sums_are_finite or self._trainer.non_finite():
+            return
+        progress = Progress(
+            job_fingerprint=self._job.fingerprint,
+            budgets_images=self._trainer.progress.budgets_images,
+            images=self.images,
+            seconds=self._clock.seconds(),
+            journal_bytes=self._journal.sync(),
+            steps_since_line=self._steps_since_line,
+            rate_factor=self._trainer.rate_factor,
+            watch=self._watch,
+            finished=self._finished,
+        )
+        self._trainer.save(self._folder, progress)
+
+    def finish(self) -> None:
+        """End the journal, save the end, and release the chosen generator."""
+        if not self._is_chief:
+            return
+        chosen, images = self._trainer.released(), self.images
+        best = self._watch.best
+        if best is not None and self._settings.monitoring.release == "best":
+            chosen, images = self._trainer.released_snapshot(self._folder, best.images), best.images
+        if self._start.finished is None:
+            self._finished = self._finished or BUDGET
+            self._write_grid(chosen)
+            self._tell(
+                "end",
+                seconds=self._clock.seconds(),
+                reason=self._finished,
+                released_kimg=images / 1000,
+            )
+            self.save()
+        release = self._folder / RELEASE_FOLDER
+        release.mkdir(exist_ok=True)
+        chosen.save(release)
+
+    def _tell(self, event: str, **values: object) -> None:
+        self._journal.write(
+            event, time=time.time(), images=self.images, kimg=self.images / 1000, **values
+        )
+
+    def _begin_line(self) -> None:
+        self._trainer.sums.zero_()
+        self._steps_since_line = 0
+
+    def _write_grid(self, generator: ReleasedGenerator) -> None:
+        if self._is_chief:
+            file = f"{GRID_FOLDER}/kimg-{self.images / 1000:010.3f}.png"
+            (self._folder / GRID_FOLDER).mkdir(exist_ok=True)
+            draw_grid(generator, self._settings.seed, self._folder / file)
+            self._tell("grid", file=file)
+
+    def _is_finite(self) -> bool:
+        """Whether all losses are; if one is not, the alarm is given.
+
+        Raises:
+            FoundryError: The training cannot go on.
+        """
+        broken = [
+            f"{name} is {value}"
+            for name, value in zip(SCALARS, self._trainer.sums.tolist(), strict=True)
+            if not math.isfinite(value)
+        ]
+        if not broken:
+            return True
+        tensor = self._trainer.non_finite()
+        where = f", and so is the tensor {tensor}" if tensor else ""
+        message = f"{broken[0]} at {self.images / 1000:g} kimg{where}"
+        alarms = self._settings.alarms
+        reaction = reaction_now(self._watch, alarms.non_finite, alarms)
+        self._react([Alarm("non_finite", message, reaction)])
+        if reaction == "stop":
+            raise FoundryError(
+                f"the training diverged: {message}; lower training.generator_learning_rate and "
+                "training.discriminator_learning_rate, or set training.alarms.non_finite to "
+                "roll_back. The last good checkpoint and snapshot are kept."
+            )
+        return False
+
+    def _react(self, alarms: list[Alarm]) -> None:
+        """Tell alarms, and do once what the settings want done."""
+        for alarm in alarms:
+            self._tell("alarm", name=alarm.name, message=alarm.message, reaction=alarm.reaction)
+        reactions = {alarm.reaction for alarm in alarms}
+        best = self._watch.best
+        if "stop" in reactions:
+            self._finished = ALARM
+        elif "roll_back" in reactions and best is not None:
+            self._trainer.return_to_snapshot(self._folder, best.images)
+            self._trainer.rate_factor *= self._settings.alarms.rate_factor
+            self._watch = self._watch.rolled_back()
+            self._begin_line()
+
+
+class _Clock:
+    """Training time over all attempts, and the time since things were last done."""
+
+    def __init__(self, seconds: float, images: int) -> None:
+        self._start = time.monotonic() - seconds
+        self._checkpoint = time.monotonic()
+        self._line = (time.monotonic(), images)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def images_per_second(self, images: int) -> float:
+        """Since the last time this was asked."""
+        now = time.monotonic()
+        (last, last_images), self._line = self._line, (now, images)
+        return (images - last_images) / max(now - last, 1e-9)
+
+    def since_checkpoint(self) -> float:
+        return time.monotonic() - self._checkpoint
+
+    def checkpoint_saved(self) -> None:
+        self._checkpoint = time.monotonic()

@@ -1,0 +1,85 @@
+"""The evaluation of a generator while it trains: fast, and always from the same latents."""
+
+import numpy as np
+
+from gan_core.data.image_set import ImageSet
+from gan_core.errors import FoundryError
+from gan_core.evaluation.feature_network import FeatureNetwork
+from gan_core.evaluation.frechet import fit_gaussian, frechet_distance
+from gan_core.evaluation.reference import Reference
+from gan_core.evaluation.report import covered_share
+from gan_core.generator import ReleasedGenerator
+from gan_core.training.alarms import Measurement
+from gan_core.training.job import TrainingJob
+
+LATENT_SEED = 30_000  # neither that of the final evaluation nor that of people's samples
+
+
+class Monitor:
+    """Measures the generator of one training.
+
+    Args:
+        job: Names the feature network.
+        images: The prepared images.
+
+    Raises:
+        FoundryError: The feature network is not the one that the job was made for.
+    """
+
+    def __init__(self, job: TrainingJob, images: ImageSet) -> None:
+        assert job.feature_network is not None  # noqa: S101
+        self._network = FeatureNetwork.load(job.feature_network, job.device)
+        if self._network.sha256 != job.feature_network_sha256:
+            raise FoundryError(
+                f"the feature network in {job.feature_network} is {self._network.sha256[:16]}, but "
+                f"the job is for {(job.feature_network_sha256 or '')[:16]}; materialize "
+                "feature_network and the generator again."
+            )
+        self._reference = Reference.load(job.feature_network)
+        stream = np.random.default_rng(LATENT_SEED)
+        count = job.training.monitoring.samples
+        self._labels = stream.choice(images.train.labels, count) if images.classes else None
+        self._count = count
+
+    def measure(
+        self, generator: ReleasedGenerator, images_shown: int, accuracy: float | None
+    ) -> Measurement:
+        """Evaluate the generator as it is now.
+
+        Args:
+            generator: As it would be released.
+            images_shown: Real images shown until now.
+            accuracy: The discriminator's, since the last evaluation.
+        """
+        labels = self._labels if generator.config.classes else None
+        pixels = generator.sample(self._count, seed=LATENT_SEED, labels=labels)
+        features, classes = self._network(pixels)
+        shares = self._reference.class_shares
+        return Measurement(
+            images=images_shown,
+            distance=frechet_distance(fit_gaussian(features), self._reference.gaussian),
+            class_coverage=covered_share(classes, shares) if len(shares) else None,
+            diversity=pairwise_distance(pixels, labels),
+            discriminator_accuracy=accuracy,
+        )
+
+
+def pairwise_distance(images: np.ndarray, labels: np.ndarray | None) -> float:
+    """Mean distance between two images, of the same class where labels are given.
+
+    Each image is compared with the next one of its class.
+
+    Args:
+        images: uint8, shape (n, height, width, channels).
+        labels: int64, shape (n,).
+
+    Returns:
+        The mean over pairs of the root mean square difference of the pixels, from 0 to 1.
+    """
+    flat = images.reshape(len(images), -1).astype(np.float32) / 255.0
+    groups = [np.arange(len(flat))]
+    if labels is not None:
+        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    differences = [np.diff(flat[rows], axis=0) for rows in groups]
+    distances = [np.sqrt(np.square(part).mean(axis=1)) for part in differences]
+    return float(np.concatenate(distances).mean()) if any(len(d) for d in distances) else 0.0

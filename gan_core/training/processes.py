@@ -1,0 +1,126 @@
+"""The processes of one training: usually one, or several that share every batch.
+
+What they agree on goes through here: gradients, statistics of normalisation, decisions.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Processes:
+    """The group that this process trains in.
+
+    Attributes:
+        rank: This process's place, from 0.
+        count: How many there are.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank = rank
+        self.count = count
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes files and decides."""
+        return self.rank == 0
+
+    def own_part(self, rows: torch.Tensor) -> torch.Tensor:
+        """This process's share of the rows of a whole batch, in order."""
+        return rows.chunk(self.count)[self.rank]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, with its gradients averaged over all processes in `backward`."""
+        if self.count == 1:
+            return module
+        # Statistics of normalisation are already equal, see `share_batch_statistics`.
+        return DistributedDataParallel(module, broadcast_buffers=False)
+
+    def average(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of a tensor over all processes."""
+        if self.count > 1:
+            dist.all_reduce(values)
+            values = values / self.count
+        return values
+
+    def agree(self, value: Any) -> Any:
+        """The chief's value, in every process; the others' are not looked at."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+
+ALONE = Processes()
+
+
+def without_averaging(module: nn.Module, *, averaging: bool) -> contextlib.AbstractContextManager:
+    """Keep gradients to this process for now, for all but the last part of a batch."""
+    if averaging or not isinstance(module, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return module.no_sync()
+
+
+@contextlib.contextmanager
+def joined_processes(rank: int, count: int, store: str, device: str) -> Iterator[Processes]:
+    """Take this process's place in a training while the block runs.
+
+    Args:
+        rank: Its place.
+        count: How many there are.
+        store: Where they meet, such as `tcp://127.0.0.1:29500` or `env://`.
+        device: `cuda` averages on the GPUs; decisions always go over the CPU.
+    """
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=store, rank=rank, world_size=count)
+    try:
+        yield Processes(rank, count)
+    finally:
+        dist.destroy_process_group()
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation over the whole batch of all processes.
+
+    torch.nn.SyncBatchNorm does the same on GPUs only.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """As BatchNorm2d does it, where each process holds an equal part of the batch."""
+        if not self.training:
+            return super().forward(images)
+        assert self.running_mean is not None  # noqa: S101
+        assert self.running_var is not None  # noqa: S101
+        processes = dist.get_world_size()
+        x = images.float()
+        moments = torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))])
+        mean, mean_square = all_reduce(moments) / processes
+        variance = mean_square - mean.square()
+        with torch.no_grad():
+            count = processes * x.numel() / x.shape[1]
+            momentum = self.momentum or 0.0
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
+            assert self.num_batches_tracked is not None  # noqa: S101
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return (x * scale[:, None, None] + shift[:, None, None]).to(images.dtype)
+
+
+def share_batch_statistics(module: nn.Module) -> None:
+    """Let a module's batch normalisations see the whole batch, in place; state stays the same."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum)
+            shared.load_state_dict(child.state_dict())
+            setattr(module, name, shared.to(child.weight.device))
+        else:
+            share_batch_statistics(child)

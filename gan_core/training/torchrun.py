@@ -1,0 +1,105 @@
+"""One training in several processes of this machine, started and watched as torchrun does it."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from gan_core.errors import FoundryError
+from gan_core.training.job import EXIT_INTERRUPTED, EXIT_USER_ERROR, TrainingJob
+from gan_core.training.loop import train
+from gan_core.training.processes import joined_processes
+from gan_core.training.stopping import StopRequest
+
+WORKER_LOCK_FILE = "training.worker-{rank}.lock"
+ERROR_FILE = "error.txt"  # what a worker tells the launcher
+WATCH_SECONDS = 0.2
+
+
+def train_in_processes(
+    job: TrainingJob, folder: Path, should_stop: Callable[[], str | None]
+) -> str | None:
+    """Train with `training.processes` processes that share every batch.
+
+    Arguments, result and errors are those of `gan_core.training.loop.train`. The processes end
+    with a checkpoint when this one is asked to stop, and also when it is killed.
+    """
+    if job.device == "cuda" and job.training.processes > torch.cuda.device_count():
+        raise FoundryError(
+            f"training.processes is {job.training.processes}, but this machine has "
+            f"{torch.cuda.device_count()} GPUs; use at most as many."
+        )
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=job.training.processes,
+        run_id=job.fingerprint,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+    )
+    if reason := should_stop():
+        return reason
+    _pass_on_signal(should_stop)
+    try:
+        elastic_launch(config, _train_as_one)(str(folder))
+    except SignalException as error:
+        return f"received {signal.Signals(error.sigval).name}"
+    except ChildFailedError as error:
+        # The one that failed first has told the reason; the others lost their connection.
+        statuses = [failure.exitcode for failure in error.failures.values()]
+        if EXIT_USER_ERROR in statuses:
+            raise FoundryError((folder / ERROR_FILE).read_text()) from None
+        if EXIT_INTERRUPTED in statuses:
+            return "a process of the training was asked to end"
+        raise
+    return None
+
+
+def _pass_on_signal(should_stop: Callable[[], str | None]) -> None:
+    """Turn any reason to stop into the signal that torchrun passes on to its workers."""
+
+    def watch() -> None:
+        while not should_stop():
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _train_as_one(folder_name: str) -> str | None:
+    """What each process does; torchrun tells it its place through the environment."""
+    folder = Path(folder_name)
+    job = TrainingJob.read(folder)
+    should_stop = StopRequest(os.getppid())
+    # Of kernels with one channel, whose strides are ambiguous; it only says that this is slower.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if job.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    try:
+        # If torchrun itself was killed, its workers may still be at work when the job starts again.
+        with (
+            filelock.FileLock(folder / WORKER_LOCK_FILE.format(rank=rank)),
+            joined_processes(rank, count, "env://", job.device) as processes,
+        ):
+            reason = train(job, folder, should_stop, processes)
+    except FoundryError as error:
+        if rank == 0:
+            (folder / ERROR_FILE).write_text(str(error))
+        sys.exit(EXIT_USER_ERROR)
+    if reason is not None:
+        # torchrun is closing down or dead; a plain return would wait for it to take the result.
+        os._exit(EXIT_INTERRUPTED)
+    return None

@@ -1,0 +1,260 @@
+"""What evaluations during a training lead to."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gan_core.errors import FoundryError
+from gan_core.generator import ReleasedGenerator
+from gan_core.training import course
+from gan_core.training.alarms import Measurement
+from gan_core.training.checkpoint import load_tensors, read_progress
+from gan_core.training.job import (
+    CHECKPOINT_FILE,
+    RELEASE_FOLDER,
+    SNAPSHOT_FOLDER,
+    TrainingJob,
+)
+from gan_core.training.trainer import Trainer
+from tests.gan_core.trainings import after_steps, journal_rows, released_bytes, run_job
+
+MakeJob = Callable[..., TrainingJob]
+EVERY_STEP = {"interval_kimg": 0.001, "samples": 2}
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the evaluations of a training find what a test wants."""
+
+    def find(**columns: list[Any]) -> None:
+        healthy = {"distance": 10.0, "class_coverage": 1.0, "diversity": 0.3}
+        count = len(next(iter(columns.values())))
+        rows: Iterator[dict[str, Any]] = iter(
+            {**healthy, **{name: values[index] for name, values in columns.items()}}
+            for index in range(count)
+        )
+
+        class Told:
+            def __init__(self, *_: object) -> None:
+                pass
+
+            def measure(self, _: object, images: int, accuracy: float | None) -> Measurement:
+                values = {"discriminator_accuracy": accuracy, **next(rows)}
+                return Measurement(images=images, **values)
+
+        monkeypatch.setattr(course, "Monitor", Told)
+
+    return find
+
+
+def test_the_distance_is_measured_at_its_interval_from_the_same_latents(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    run_job(make_job(monitoring={"interval_kimg": 0.4, "samples": 100}), tmp_path)
+    rows = journal_rows(tmp_path, "evaluation")
+    assert [row["images"] for row in rows] == [416, 800, 992]
+    for row in rows:
+        assert row["distance"] > 0
+        assert 0 <= row["class_coverage"] <= 1
+        assert row["diversity"] > 0
+        assert 0 <= row["discriminator_accuracy"] <= 1
+
+
+def test_a_training_that_is_not_measured_has_no_evaluations(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    run_job(make_job(kimg=0.3, monitoring={"interval_kimg": 0}), tmp_path / "off")
+    run_job(make_job(kimg=0.3), tmp_path / "without a network")
+    assert not journal_rows(tmp_path / "off", "evaluation")
+    assert not journal_rows(tmp_path / "without a network", "evaluation")
+
+
+def test_measuring_does_not_change_what_is_learned(make_job: MakeJob, tmp_path: Path) -> None:
+    run_job(make_job(kimg=0.3), tmp_path / "unmeasured")
+    monitoring = {**EVERY_STEP, "release": "last"}
+    run_job(make_job(kimg=0.3, monitoring=monitoring), tmp_path / "measured")
+    assert released_bytes(tmp_path / "measured") == released_bytes(tmp_path / "unmeasured")
+
+
+def test_the_snapshot_with_the_smallest_distance_is_released(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(distance=[9.0, 4.0, 7.0])
+    run_job(make_job(kimg=0.096, monitoring=EVERY_STEP), tmp_path / "best")
+    found(distance=[9.0, 4.0])
+    steady = {"kimg": 0.064, "learning_rate_decay_start": 1.0}
+    run_job(make_job(**steady, monitoring=EVERY_STEP), tmp_path / "short")
+    (end,) = journal_rows(tmp_path / "best", "end")
+    assert end["released_kimg"] == 0.064
+    snapshot = load_tensors(*(tmp_path / "best" / SNAPSHOT_FOLDER).iterdir())
+    released = ReleasedGenerator.load(tmp_path / "best" / RELEASE_FOLDER)._module.state_dict()
+    for name, value in released.items():
+        assert torch.equal(value, snapshot[f"average/{name}"])
+
+
+def test_only_the_best_snapshot_is_kept(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(distance=[9.0, 4.0, 7.0, 3.0, 5.0])
+    job = make_job(kimg=0.16, monitoring=EVERY_STEP)
+    run_job(job, tmp_path)
+    assert [path.name for path in (tmp_path / SNAPSHOT_FOLDER).iterdir()] == [
+        "images-000000000128.safetensors"
+    ]
+
+
+def test_a_training_without_progress_ends_early_and_says_so(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(distance=[9.0, 4.0, 7.0, 4.0, 5.0])
+    monitoring = {**EVERY_STEP, "patience_evaluations": 3}
+    assert run_job(make_job(monitoring=monitoring), tmp_path) is None
+    (end,) = journal_rows(tmp_path, "end")
+    assert (end["reason"], end["images"], end["released_kimg"]) == ("plateau", 160, 0.064)
+    # It is over: starting it again changes nothing.
+    rows, weights = journal_rows(tmp_path), released_bytes(tmp_path)
+    assert run_job(make_job(monitoring=monitoring), tmp_path) is None
+    assert (journal_rows(tmp_path), released_bytes(tmp_path)) == (rows, weights)
+
+
+def test_a_noted_alarm_is_a_line_and_changes_nothing(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    monitoring = {**EVERY_STEP, "release": "last"}
+    found(diversity=[0.3, *[0.1] * 4])
+    run_job(make_job(kimg=0.16, monitoring=monitoring), tmp_path / "alarmed")
+    found(diversity=[0.3] * 5)
+    run_job(make_job(kimg=0.16, monitoring=monitoring), tmp_path / "quiet")
+    (alarm,) = journal_rows(tmp_path / "alarmed", "alarm")
+    assert (alarm["name"], alarm["reaction"], alarm["images"]) == ("diversity", "note", 128)
+    assert "alike" in alarm["message"]
+    assert released_bytes(tmp_path / "alarmed") == released_bytes(tmp_path / "quiet")
+
+
+def test_an_alarm_that_stops_ends_the_training_with_the_best_snapshot(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(class_coverage=[1.0, *[0.5] * 3], distance=[5.0, 6.0, 7.0, 8.0])
+    job = make_job(monitoring=EVERY_STEP, alarms={"coverage": "stop"})
+    assert run_job(job, tmp_path) is None
+    (end,) = journal_rows(tmp_path, "end")
+    assert (end["reason"], end["images"], end["released_kimg"]) == ("alarm", 128, 0.032)
+
+
+def test_a_roll_back_returns_to_the_best_snapshot_with_lower_rates(
+    make_job: MakeJob,
+    tmp_path: Path,
+    found: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    returned = []
+
+    def note(self: Trainer, folder: Path, images: int) -> None:
+        original(self, folder, images)
+        snapshot = load_tensors(*(folder / SNAPSHOT_FOLDER).iterdir())
+        same = [
+            torch.equal(value, snapshot[f"{player}/{name}"])
+            for player in ("generator", "discriminator")
+            for name, value in getattr(self.game, player).state_dict().items()
+        ]
+        returned.append((images, all(same)))
+
+    original = Trainer.return_to_snapshot
+    monkeypatch.setattr(Trainer, "return_to_snapshot", note)
+    found(distance=[5.0, *[10.0] * 5])
+    settings = {"learning_rate_decay_start": 1.0, "logging_interval_kimg": 0.001}
+    run_job(make_job(kimg=0.192, monitoring=EVERY_STEP, **settings), tmp_path)
+    assert returned == [(32, True)]
+    (alarm,) = journal_rows(tmp_path, "alarm")
+    assert (alarm["name"], alarm["reaction"], alarm["images"]) == ("distance", "roll_back", 128)
+    factors = [row["learning_rate_factor"] for row in journal_rows(tmp_path, "progress")]
+    assert factors == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+    progress = read_progress(tmp_path / CHECKPOINT_FILE)
+    assert progress is not None
+    assert (progress.rate_factor, progress.watch.roll_backs) == (0.5, 1)
+
+
+def test_roll_backs_without_end_are_a_stop(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(distance=[5.0, *[10.0] * 30])
+    run_job(make_job(monitoring=EVERY_STEP, alarms={"most_roll_backs": 2}), tmp_path)
+    reactions = [row["reaction"] for row in journal_rows(tmp_path, "alarm")]
+    assert reactions == ["roll_back", "roll_back", "stop"]
+    assert journal_rows(tmp_path, "end")[0]["reason"] == "alarm"
+
+
+def break_weights_at(steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a NaN into the generator before the steps of these numbers."""
+    original, taken = Trainer.step, iter(range(10**6))
+
+    def step(self: Trainer, *arguments: Any) -> None:
+        if next(taken) in steps:
+            with torch.no_grad():
+                self.game.generator.project.weight[0, 0] = torch.nan
+        original(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", step)
+
+
+def test_a_broken_loss_ends_the_training_and_the_last_good_state_stays(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({5}, monkeypatch)
+    job = make_job(
+        checkpoint_interval_seconds=1e-6,
+        logging_interval_kimg=0.096,
+        monitoring={"interval_kimg": 0.064, "samples": 8},
+    )
+    with pytest.raises(FoundryError, match=r"is nan at 0.192 kimg, and so is the tensor gener"):
+        run_job(job, tmp_path)
+    (alarm,) = journal_rows(tmp_path, "alarm")
+    assert (alarm["name"], alarm["reaction"]) == ("non_finite", "stop")
+    progress = read_progress(tmp_path / CHECKPOINT_FILE)
+    assert progress is not None
+    assert progress.images == 160
+    tensors = load_tensors(tmp_path / CHECKPOINT_FILE)
+    assert all(t.isfinite().all() for t in tensors.values() if t.is_floating_point())
+    assert len(list((tmp_path / SNAPSHOT_FOLDER).iterdir())) == 1
+
+
+def test_a_broken_loss_can_be_rolled_back_and_the_training_ends_well(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({5}, monkeypatch)
+    job = make_job(
+        kimg=0.4,
+        logging_interval_kimg=0.064,
+        monitoring={"interval_kimg": 0.064, "samples": 8},
+        alarms={"non_finite": "roll_back", "distance": "note"},
+    )
+    assert run_job(job, tmp_path) is None
+    (alarm,) = journal_rows(tmp_path, "alarm")
+    assert (alarm["name"], alarm["reaction"], alarm["images"]) == ("non_finite", "roll_back", 192)
+    last = journal_rows(tmp_path, "progress")[-1]
+    assert last["images"] == 384
+    assert all(v == v for v in last.values())  # no NaN  # noqa: PLR0124
+    assert (tmp_path / RELEASE_FOLDER).exists()
+
+
+def test_without_a_snapshot_a_broken_loss_cannot_be_rolled_back(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({1}, monkeypatch)
+    with pytest.raises(FoundryError, match="the training diverged"):
+        run_job(make_job(alarms={"non_finite": "roll_back"}), tmp_path)
+
+
+def test_a_stop_while_the_weights_are_broken_keeps_the_last_good_checkpoint(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job()
+    run_job(job, tmp_path, after_steps(2))
+    break_weights_at({1}, monkeypatch)
+    assert run_job(job, tmp_path, after_steps(3)) == "enough"
+    progress = read_progress(tmp_path / CHECKPOINT_FILE)
+    assert progress is not None
+    assert progress.images == 64

@@ -1,0 +1,129 @@
+"""Trainings whose batches are shared by several processes."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from gan_core.generator import WEIGHTS_FILE
+from gan_core.training.checkpoint import read_progress
+from gan_core.training.job import (
+    CHECKPOINT_FILE,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    RELEASE_FOLDER,
+    TrainingJob,
+)
+from gan_core.training.processes import ALONE, SharedBatchNorm2d, share_batch_statistics
+from tests.gan_core.trainings import (
+    journal_rows,
+    run_job,
+    start_training,
+    wait_until,
+)
+
+MakeJob = Callable[..., TrainingJob]
+
+# Small steps: adversarial training is chaotic, and soon makes a difference of the last digits a
+# large one, as it does between one thread and two.
+SETTINGS: dict[str, Any] = {
+    "generator_learning_rate": 1e-4,
+    "discriminator_learning_rate": 1e-4,
+    "learning_rate_decay_start": 1.0,
+    "monitoring": {"interval_kimg": 0.4, "samples": 64},
+    "augmentation": {"transforms": ("translation",), "strength": "adaptive"},
+    "horizontal_flips": True,
+}
+SHARED = {"launcher": "torchrun", "processes": 2}
+
+
+def train_in_processes(job: TrainingJob, folder: Path) -> None:
+    """Run a job as `python -m gan_core.training` does."""
+    folder.mkdir(exist_ok=True)
+    job.write(folder)
+    process = start_training(folder)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(folder / RELEASE_FOLDER / WEIGHTS_FILE)
+
+
+def assert_same_course(folder: Path, other: Path) -> None:
+    """The two trainings differ by rounding alone."""
+    rows, others = journal_rows(folder), journal_rows(other)
+    assert [row["event"] for row in rows] == [row["event"] for row in others]
+    for row, second in zip(rows[1:], others[1:], strict=True):
+        numbers = {k: v for k, v in row.items() if isinstance(v, float)}
+        assert numbers == pytest.approx({k: second[k] for k in numbers}, rel=2e-2, abs=2e-3)
+    for name, value in weights(folder).items():
+        assert torch.allclose(value, weights(other)[name], atol=2e-3), name
+
+
+def test_two_processes_train_as_one_and_one_continues_what_two_began(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    assert run_job(make_job(**SETTINGS), tmp_path / "one") is None
+    train_in_processes(make_job(**SETTINGS, **SHARED), tmp_path / "two")
+    assert_same_course(tmp_path / "two", tmp_path / "one")
+    (start,) = journal_rows(tmp_path / "two", "start")
+    assert start["processes"] == 2
+
+    half = {**SETTINGS, "kimg": 0.5}
+    train_in_processes(make_job(**half, **SHARED), tmp_path / "both")
+    assert run_job(make_job(**SETTINGS), tmp_path / "both") is None
+    (end, second_end) = journal_rows(tmp_path / "both", "end")
+    assert (end["images"], second_end["images"]) == (512, 992)
+    for name, value in weights(tmp_path / "both").items():
+        assert torch.allclose(value, weights(tmp_path / "one")[name], atol=2e-3), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_with_a_checkpoint_when_their_launcher_is_told_to_or_killed(
+    number: signal.Signals, make_job: MakeJob, tmp_path: Path
+) -> None:
+    make_job(kimg=100_000.0, **SHARED).write(tmp_path)
+    process = start_training(tmp_path)
+    wait_until(lambda: journal_rows(tmp_path, "progress"), "training")
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=25)  # torchrun kills its workers after 30 seconds
+    assert process.returncode == (EXIT_INTERRUPTED if number == signal.SIGTERM else -number), told
+    wait_until(lambda: not any(map(psutil.Process.is_running, workers)), "the workers' end", 10)
+    progress = read_progress(tmp_path / CHECKPOINT_FILE)
+    assert progress is not None
+    assert progress.images > 0
+
+
+def test_what_a_user_can_mend_is_told_by_the_launcher(make_job: MakeJob, tmp_path: Path) -> None:
+    make_job(**SHARED).model_copy(update={"image_set_sha256": "0" * 64}).write(tmp_path)
+    process = start_training(tmp_path)
+    _, told = process.communicate()
+    assert process.returncode == EXIT_USER_ERROR, told
+    last = told.splitlines()[-1]
+    assert last.startswith("error: the images in")
+    assert last.endswith("materialize training_images and the generator again.")
+
+
+def test_a_process_alone_has_the_whole_batch() -> None:
+    rows = torch.arange(6)
+    assert torch.equal(ALONE.own_part(rows), rows)
+    assert ALONE.agree("x") == "x"
+    assert ALONE.is_chief
+
+
+def test_normalisation_is_shared_without_changing_what_is_stored() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2)))
+    nn.init.normal_(module[1][0].weight)  # type: ignore[index]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    share_batch_statistics(module)
+    assert isinstance(module[1][0], SharedBatchNorm2d)  # type: ignore[index]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert list(module.state_dict()) == list(before)
