@@ -1,0 +1,114 @@
+"""Variants of the shipped recipes, each with several seeds, measured on the held-out images.
+
+The evidence behind the settings of the shipped pipelines. A variant is a set of overrides of the
+recipe; each training is a process of its own with `--threads` threads, `--jobs` of them at a time.
+Rows are added to results/recipes.json as they come; a row that is there is not measured again.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import common
+from benchmarks.machine import RESULTS, write_result
+from benchmarks.quality import quality
+from gan_core.config import apply_overrides
+from gan_core.data.image_set import open_image_set
+from gan_core.evaluation.feature_network import FeatureNetwork
+from gan_core.generator import ReleasedGenerator
+from gan_core.training.job import RELEASE_FOLDER
+
+NAME = "recipes"
+
+
+def main() -> None:
+    """Measure the variants that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pipeline")
+    parser.add_argument("--kimg", type=float, help="budget; by default that of the pipeline")
+    parser.add_argument(
+        "--variant",
+        action="append",
+        nargs="+",
+        metavar=("NAME", "KEY=VALUE"),
+        help="a name, and the settings that differ from the recipe",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="folder that gets the training folders")
+    options = parser.parse_args()
+    variants = [(words[0], words[1:]) for words in options.variant or [["shipped"]]]
+    work = [(name, words, seed) for seed in options.seeds for name, words in variants]
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        futures = [pool.submit(measure, options, *item) for item in work]
+        for future in concurrent.futures.as_completed(futures):
+            row = future.result()
+            if row:
+                add_row(row)
+                common.tell(
+                    f"{row['pipeline']} {row['variant']} seed {row['seed']}: "
+                    f"{row['distance_over_floor']:.3f} x floor, recall {row['recall']:.3f}, "
+                    f"nearest {row['nearest_training_image']:.3f}, {row['seconds']:.0f} s"
+                )
+
+
+def measure(
+    options: argparse.Namespace, variant: str, words: list[str], seed: int
+) -> dict[str, Any] | None:
+    """Train and measure one variant with one seed; None if that was done before."""
+    changes = {key: yaml.safe_load(value) for key, _, value in (w.partition("=") for w in words)}
+    settings = common.shipped_settings(options.pipeline)
+    kimg = options.kimg or settings.training.kimg
+    settings = apply_overrides(
+        settings, {**changes, "training.seed": seed, "training.kimg": kimg}, "--variant"
+    )
+    key = {"pipeline": options.pipeline, "variant": variant, "kimg": kimg, "seed": seed}
+    if any(all(row[name] == value for name, value in key.items()) for row in rows()):
+        return None
+    images = open_image_set(folder := common.prepared_images(settings.data))
+    network_folder = common.prepared_network(folder, settings)
+    job = common.make_job(options.pipeline, settings, folder, network_folder)
+    job = job.model_copy(update={"threads": options.threads})
+    with tempfile.TemporaryDirectory() as temporary:
+        training = Path(temporary) / "training"
+        journal = common.run_training(job, training)
+        network = FeatureNetwork.load(network_folder)
+        generator = ReleasedGenerator.load(training / RELEASE_FOLDER)
+        found = quality(generator, images, network, settings.evaluation)
+        if options.keep:
+            shutil.copytree(training, options.keep / f"{options.pipeline}-{variant}-{seed}")
+    end = next(row for row in reversed(journal) if row["event"] == "end")
+    distances = [row["distance"] for row in journal if row["event"] == "evaluation"]
+    return {
+        **key,
+        "changes": changes,
+        **found,
+        "seconds": end["seconds"],
+        "threads": options.threads,
+        "released_kimg": end["released_kimg"],
+        "ended_by": end["reason"],
+        "alarms": [row["name"] for row in journal if row["event"] == "alarm"],
+        "distances_to_training_images": distances,
+    }
+
+
+def rows() -> list[dict[str, Any]]:
+    """What was measured so far."""
+    path = RESULTS / f"{NAME}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def add_row(row: dict[str, Any]) -> None:
+    """Keep a measurement."""
+    write_result(NAME, {"rows": [*rows(), row]})
+
+
+if __name__ == "__main__":
+    main()
