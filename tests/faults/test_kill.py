@@ -49,7 +49,13 @@ def test_a_training_killed_at_random_instants_ends_like_an_undisturbed_one(
     make_job: Callable[..., TrainingJob], tmp_path: Path
 ) -> None:
     kimg = 4.0 * KILLS  # each attempt trains less than a second
-    job = make_job(kimg=kimg, checkpoint_interval_seconds=0.05, grid_interval_kimg=1.0)
+    job = make_job(
+        kimg=kimg,
+        checkpoint_interval_seconds=0.05,
+        grid_interval_kimg=1.0,
+        monitoring={"interval_kimg": 1.0, "samples": 32},
+        augmentation={"transforms": ("translation",), "strength": "adaptive"},
+    )
     run_job(job, tmp_path / "undisturbed")
     folder = tmp_path / "killed"
     folder.mkdir()
