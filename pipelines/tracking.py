@@ -29,7 +29,22 @@ if TYPE_CHECKING:
 KEY_TAG = "gan_foundry.generator_key"
 SHIPPED_TAG = "gan_foundry.journal_bytes_shipped"
 JOURNAL_FIELDS_NOT_METRICS = {"event", "time", "images", "file"}
-MONITORING_METRICS = ("distance", "class_coverage", "diversity", "discriminator_accuracy")
+# Beside those of the lines: the prefix in MLflow, and what is taken of a row.
+METRICS_OF_EVENTS = {
+    "start": (
+        "network",
+        (
+            "generator_parameters",
+            "discriminator_parameters",
+            "generator_flops",
+            "discriminator_flops",
+        ),
+    ),
+    "evaluation": (
+        "monitoring",
+        ("distance", "class_coverage", "diversity", "discriminator_accuracy"),
+    ),
+}
 METRICS_A_BATCH = 900  # MLflow takes 1,000 at most
 
 DAGSTER_UI_VARIABLE = "GAN_FOUNDRY_DAGSTER_UI"
@@ -148,11 +163,12 @@ class TrackedRun:
                     for name, value in row.items()
                     if name not in JOURNAL_FIELDS_NOT_METRICS
                 ]
-            elif row["event"] == "evaluation":
+            elif row["event"] in METRICS_OF_EVENTS:
+                prefix, names = METRICS_OF_EVENTS[row["event"]]
                 metrics += [
-                    Metric(f"monitoring/{name}", float(row[name]), milliseconds, row["images"])
-                    for name in MONITORING_METRICS
-                    if row[name] is not None
+                    Metric(f"{prefix}/{name}", float(row[name]), milliseconds, row["images"])
+                    for name in names
+                    if row.get(name) is not None
                 ]
             elif row["event"] == "grid" and row["images"] not in shipped_grids:
                 self._log_grid(training_folder / row["file"], row["images"], milliseconds)

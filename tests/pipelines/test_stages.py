@@ -166,6 +166,8 @@ def test_mlflow_has_the_settings_curves_and_evaluation_of_the_training(first_run
     assert run.data.metrics["evaluation/floor"] == pytest.approx(shown["evaluation"]["floor"])
     rows = client.get_metric_history(run.info.run_id, "training/generator_loss")
     assert [row.step for row in rows] == [80, 160, 240, 320]
+    for name in ("generator_parameters", "generator_flops", "discriminator_flops"):
+        assert run.data.metrics[f"network/{name}"] == shown["generator"][name] > 0
     rows = client.get_metric_history(run.info.run_id, "monitoring/distance")
     assert [row.step for row in rows] == [160, 320]
     least = shown["generator"]["distance_to_training_images"]
