@@ -99,12 +99,12 @@ def restore_optimizer(
     for name, value in _below(prefix, tensors).items():
         index, _, key = name.partition("/")
         parameter = parameters[int(index)]
-        if value.shape == parameter.shape:
+        state = optimizer.state[parameter]
+        if key not in state:
             # The file holds every tensor contiguous; the fused kernel wants the parameter's layout.
-            value = torch.empty_like(parameter).copy_(value)  # noqa: PLW2901
-        elif optimizer.defaults.get("fused"):
-            value = value.to(parameter.device)  # noqa: PLW2901
-        optimizer.state[parameter][key] = value
+            like = parameter if value.shape == parameter.shape else value.to(parameter.device)
+            state[key] = torch.empty_like(like, dtype=value.dtype)
+        state[key].copy_(value)  # where it lies: a CUDA graph may read it there
 
 
 def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -111,3 +111,17 @@ def test_a_job_with_other_settings_never_continues_a_training(
             run_job(other, folder)
     assert (folder / CHECKPOINT_FILE).read_bytes() == checkpoint
     assert run_job(job, folder) is None
+
+
+def test_an_optimiser_that_goes_back_keeps_its_state_where_it_lies(tmp_path: Path) -> None:
+    network, optimizer = player()
+    step(network, optimizer)
+    before = {
+        name: value.clone() for name, value in optimizer_tensors("optimizer", optimizer).items()
+    }
+    places = {n: t.data_ptr() for n, t in optimizer_tensors("optimizer", optimizer).items()}
+    step(network, optimizer)
+    restore_optimizer("optimizer", optimizer, before)
+    for name, value in optimizer_tensors("optimizer", optimizer).items():
+        assert torch.equal(value, before[name])
+        assert value.data_ptr() == places[name]

@@ -1,0 +1,188 @@
+"""Images per second of training on the CPU: ours, the usual loop, and what the networks cost alone.
+
+All train the same networks on the same images, with the same batch and classes, on two threads:
+
+- `example`: a loop in the manner of PyTorch's DCGAN example (`benchmarks.example_loop`), which has
+  no gradient penalty;
+- `example_r1`: the same with the R1 penalty that ours has;
+- `training`: the product's training as its process runs it, with the pipeline's own settings:
+  journal, grids, checkpoints and the evaluations while training are in its time;
+- `bare_engine`: our step on our batches, with nothing written and nothing measured;
+- `bare_passes`: the forward and backward passes of our step at the same precision on one batch that
+  stays where it is: no optimiser, no data, no weight average.
+
+Each is a process of its own that warms up and then takes its turns while the others wait; who
+begins moves on from round to round. Ratios are taken within a round; medians and extremes of the
+rounds are written. An evaluation falls into the turns of `training` only every
+`monitoring.interval_kimg`, so its ratios are also given over all rounds together.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from benchmarks.common import (
+    arguments,
+    make_job,
+    prepared_images,
+    prepared_network,
+    report,
+    shipped_settings,
+    spread,
+    tell,
+)
+from benchmarks.turns import Contestant, Turns, take_turns, use_two_threads
+from gan_core.data.image_set import open_image_set
+from gan_core.training.job import TrainingJob
+
+PIPELINES = ("mnist", "cifar10_20pct")
+RATIOS = (
+    ("training", "example"),
+    ("training", "example_r1"),
+    ("bare_engine", "bare_passes"),
+    ("training", "bare_passes"),
+)
+ENDLESS_KIMG = 1e6
+
+
+def example(folder: Path, job: TrainingJob, turns: Turns) -> None:
+    from benchmarks.example_loop import train_like_the_example
+
+    use_two_threads()
+    train_like_the_example(job, open_image_set(job.image_set), turns, folder)
+
+
+def example_r1(folder: Path, job: TrainingJob, turns: Turns) -> None:
+    from benchmarks.example_loop import train_like_the_example
+
+    use_two_threads()
+    images = open_image_set(job.image_set)
+    train_like_the_example(job, images, turns, folder, job.training.r1_gamma)
+
+
+def training(folder: Path, job: TrainingJob, turns: Turns) -> None:
+    from gan_core.training.loop import train
+
+    train(job, folder, turns)
+
+
+def bare_engine(_: Path, job: TrainingJob, turns: Turns) -> None:
+    import torch
+
+    from gan_core.training.batches import ImageBatches
+    from gan_core.training.trainer import Trainer
+
+    use_two_threads()
+    images = open_image_set(job.image_set)
+    batches = ImageBatches(images.train, job.training.seed, torch.device(job.device))
+    trainer = Trainer(job, images)
+    shown = 0
+    while not turns():
+        trainer.step(*batches(shown, job.training.batch_size), shown)
+        shown += job.training.batch_size
+
+
+def bare_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
+    import torch
+    import torch.nn.functional as F
+
+    from gan_core.losses import gradient_penalty
+    from gan_core.training.batches import ImageBatches
+    from gan_core.training.trainer import Trainer
+
+    use_two_threads()
+    settings, images = job.training, open_image_set(job.image_set)
+    if settings.loss != "non_saturating" or settings.augmentation.transforms:
+        raise ValueError("these passes are those of the non-saturating loss without augmentation")
+    game = Trainer(job, images).game
+    generator, discriminator = game.generator, game.discriminator
+    batches = ImageBatches(images.train, settings.seed, torch.device(job.device))
+    real, labels = batches(0, settings.batch_size)
+    real.requires_grad_()
+    latents = torch.randn(settings.batch_size, job.network.latent_dim)
+    bf16 = torch.autocast("cpu", torch.bfloat16, enabled=job.precision == "bf16")
+    while not turns():
+        generator.zero_grad()
+        discriminator.zero_grad()
+        with bf16:
+            fake = generator(latents, labels)
+            real_logits = discriminator(real, labels).float()
+            fake_logits = discriminator(fake.detach(), labels).float()
+        loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        (loss + 0.5 * settings.r1_gamma * gradient_penalty(real, real_logits)).backward()
+        discriminator.requires_grad_(False)
+        with bf16:
+            logits = discriminator(fake, labels).float()
+        F.softplus(-logits).mean().backward()
+        discriminator.requires_grad_(True)
+
+
+CONTESTANTS = {
+    function.__name__: function
+    for function in (example, example_r1, training, bare_engine, bare_passes)
+}
+
+
+def measure(
+    pipeline: str, seconds: float, rounds: int, warm_up_seconds: float
+) -> dict[str, object]:
+    """All contestants on one pipeline's images and networks."""
+    tell(f"{pipeline}: preparing")
+    settings = shipped_settings(pipeline, training__kimg=ENDLESS_KIMG)
+    images = prepared_images(settings.data)
+    job = make_job(pipeline, settings, images, prepared_network(images, settings))
+    place = Path(tempfile.mkdtemp())
+    contestants = {}
+    for name in CONTESTANTS:
+        (place / name).mkdir()
+        job.write(place / name)
+        contestants[name] = Contestant(
+            "benchmarks.training_speed", ["--contestant", name, "--folder", place / name]
+        )
+    try:
+        found = take_turns(contestants, seconds, rounds, warm_up_seconds)
+    finally:
+        for contestant in contestants.values():
+            contestant.end()
+        shutil.rmtree(place)
+    return {
+        "batch_size": job.training.batch_size,
+        "shape": open_image_set(images).shape,
+        "precision": {"example": "fp32", "ours": job.precision},
+        "images_per_second": {name: spread(values) for name, values in found.items()},
+        "ratios": {
+            f"{upper} / {lower}": {
+                **spread([a / b for a, b in zip(found[upper], found[lower], strict=True)]),
+                "all_rounds_together": sum(found[upper]) / sum(found[lower]),
+            }
+            for upper, lower in RATIOS
+        },
+    }
+
+
+def main() -> None:
+    """Measure and write the result, or be one of the contestants."""
+    parser = arguments(__doc__)
+    parser.add_argument("--pipelines", nargs="+", default=PIPELINES, choices=PIPELINES)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a turn")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--contestant", choices=CONTESTANTS, help="be this one (internal)")
+    parser.add_argument("--folder", type=Path, help="its folder (internal)")
+    options = parser.parse_args()
+    if options.contestant:
+        job = TrainingJob.read(options.folder)
+        turns = Turns(job.training.batch_size)
+        CONTESTANTS[options.contestant](options.folder, job, turns)
+        return
+    seconds, rounds, warm_up = (
+        (0.5, 2, 0.5) if options.quick else (options.seconds, options.rounds, 5.0)
+    )
+    result = {
+        "seconds_a_turn": seconds,
+        "pipelines": {name: measure(name, seconds, rounds, warm_up) for name in options.pipelines},
+    }
+    report("training_speed", result, quick=options.quick)
+
+
+if __name__ == "__main__":
+    main()
