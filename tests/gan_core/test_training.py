@@ -27,6 +27,7 @@ AUGMENTED: dict[str, Any] = {
     "transforms": ("translation", "cutout", "color", "affine"),
     "probability": 0.7,
 }
+ALARMED = {"evaluations": 1, "discriminator": "roll_back", "discriminator_accuracy": 0.501}
 GAMES: dict[str, dict[str, Any]] = {
     "fp32": {},
     "bf16": {"precision": "bf16"},
@@ -58,8 +59,7 @@ GAMES: dict[str, dict[str, Any]] = {
     "early stop": {"monitoring": {**MONITORED, "patience_evaluations": 2}},
     "roll-back": {
         "monitoring": MONITORED,
-        "alarms": {"evaluations": 1, "distance": "roll_back", "distance_ratio": 1.001},
-        "generator_learning_rate": 2e-2,
+        "alarms": ALARMED,
     },
     "all at once": {
         "precision": "bf16",
@@ -72,7 +72,7 @@ GAMES: dict[str, dict[str, Any]] = {
         "horizontal_flips": True,
         "augmentation": {**AUGMENTED, "strength": "adaptive", "adjustment_kimg": 1.0},
         "monitoring": MONITORED,
-        "alarms": {"evaluations": 1, "distance_ratio": 1.001},
+        "alarms": ALARMED,
     },
 }
 NETWORKS: dict[str, dict[str, Any]] = {
