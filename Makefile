@@ -27,7 +27,8 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 bench: .venv/installed-dev  ## measurements, written to benchmarks/results
-	$(BIN)/python -m benchmarks.first_run
+	for name in first_run training_speed training_overhead stopping peers stacked_mnist; do \
+	  $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 faults: .venv/installed-dev  ## the fault tests in their long form
 	GAN_FOUNDRY_FAULTS=long $(BIN)/python -m pytest tests/faults

@@ -137,7 +137,12 @@ class AugmentationSettings(Settings):
 
     transforms: tuple[Transform, ...] = Field(
         (),
-        description="Differentiable changes to real and generated images alike; none by default.",
+        description="Differentiable changes to what the discriminator sees; none by default.",
+    )
+    images: Literal["all", "real"] = Field(
+        "all",
+        description="`all` changes real and generated images alike, and the generator need not "
+        "learn the changes; `real` widens the data, and it learns them.",
     )
     strength: Literal["fixed", "adaptive"] = Field(
         "fixed",

@@ -190,6 +190,14 @@ class AdversarialGame:
             real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
         return self._augment(real, self._augmentation_uniforms(part, 0), probability)
 
+    def _shown_fake(
+        self, fake: torch.Tensor, part: Batch, use: int, probability: torch.Tensor
+    ) -> torch.Tensor:
+        """Generated images as the discriminator sees them."""
+        if self._settings.augmentation.images == "real":
+            return fake
+        return self._augment(fake, self._augmentation_uniforms(part, use), probability)
+
     def _augmentation_uniforms(self, part: Batch, use: int) -> torch.Tensor:
         """The random numbers of one of three uses: real, generated, generated for the generator."""
         start = 2 + use * self._augment.uniforms
@@ -201,7 +209,7 @@ class AdversarialGame:
         """The loss with its penalties, and the report without the generator's loss."""
         settings, judge = self._settings, self._playing_discriminator
         real = self._shown_real(part, probability).detach()
-        fake = self._augment(fake, self._augmentation_uniforms(part, 1), probability).detach()
+        fake = self._shown_fake(fake, part, 1, probability).detach()
         real.requires_grad_(with_penalty and settings.r1_gamma > 0)
         fake.requires_grad_(with_penalty and settings.r2_gamma > 0)
         with self._autocast():
@@ -244,7 +252,7 @@ class AdversarialGame:
     def _generator_loss(
         self, part: Batch, fake: torch.Tensor, probability: torch.Tensor
     ) -> torch.Tensor:
-        shown = self._augment(fake, self._augmentation_uniforms(part, 2), probability)
+        shown = self._shown_fake(fake, part, 2, probability)
         real_logits = torch.zeros(len(shown), device=shown.device)
         with self._autocast():
             if self._loss.generator_reads_real:

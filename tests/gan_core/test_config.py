@@ -266,6 +266,7 @@ OTHER_VALUES = {
     "training.ema_rampup": 0.1,
     "training.horizontal_flips": True,
     "training.augmentation.transforms": ("affine",),
+    "training.augmentation.images": "real",
     "training.augmentation.strength": "adaptive",
     "training.augmentation.probability": 0.5,
     "training.augmentation.target": 0.5,

@@ -12,6 +12,7 @@ from torch import nn
 from gan_core.config import NetworkSettings, TrainingSettings
 from gan_core.losses import LOSSES, gradient_penalty
 from gan_core.networks import build_discriminator, build_generator
+from gan_core.training.augmentation import Augmentation
 from gan_core.training.graph import GraphedStep
 from gan_core.training.step import (
     SCALARS,
@@ -247,6 +248,22 @@ def test_augmentation_changes_what_is_learned_unless_its_probability_is_zero(
     for game, same in ((off, True), (on, False)):
         pairs = zip(game.generator.parameters(), plain.generator.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs) == same
+
+
+def test_augmentation_of_real_images_alone_is_a_change_of_the_data() -> None:
+    augmentation = {"transforms": ("translation",), "images": "real"}
+    game, plain = new_game(augmentation=augmentation), new_game()
+    shown = batch(game.uniforms)
+    moved = Augmentation(("translation",))(shown.real, shown.uniforms[:, 2:5], 1.0)
+    assert not torch.equal(moved, shown.real)
+    step(game)
+    plain.step(dataclasses.replace(shown, real=moved), torch.tensor(1.0))
+    for one, other in (
+        (game.generator, plain.generator),
+        (game.discriminator, plain.discriminator),
+    ):
+        pairs = zip(one.parameters(), other.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_recorded_step_plays_what_a_played_step_plays() -> None:

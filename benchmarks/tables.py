@@ -1,0 +1,65 @@
+"""The committed results as Markdown tables, for docs/recipes.md and docs/performance.md."""
+
+import itertools
+import json
+import statistics
+from typing import Any
+
+from benchmarks.machine import RESULTS
+
+
+def recipes() -> list[str]:
+    """A row for each variant: means over the seeds, and the extremes of the distance."""
+    lines = []
+    rows = sorted(_result("recipes")["rows"], key=_variant)
+    for pipeline, of_pipeline in itertools.groupby(rows, key=lambda row: row["pipeline"]):
+        lines += [
+            "",
+            f"### {pipeline}",
+            "| variant | what differs | kimg | seeds | distance / floor | least to most | recall | "
+            "coverage | nearest training image | seconds x threads |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        groups = [list(group) for _, group in itertools.groupby(of_pipeline, key=_variant)]
+        for group in sorted(groups, key=lambda group: _mean(group, "distance_over_floor")):
+            first, ratios = group[0], [row["distance_over_floor"] for row in group]
+            changes = ", ".join(f"{key} {value}" for key, value in first["changes"].items())
+            lines.append(
+                f"| {first['variant']} | {changes.replace('training.', '')} | {first['kimg']:g} | "
+                f"{len(group)} | {statistics.mean(ratios):.2f} | {min(ratios):.2f} to "
+                f"{max(ratios):.2f} | {_mean(group, 'recall'):.3f} | "
+                f"{_mean(group, 'coverage'):.3f} | {_mean(group, 'nearest_training_image'):.2f} | "
+                f"{_mean(group, 'seconds'):.0f} x {first['threads']} |"
+            )
+    return lines
+
+
+def training_speed() -> list[str]:
+    """Images per second of the contestants, and the ratios."""
+    found = _result("training_speed")
+    lines = [f"{found['machine']['processor']}, {found['machine']['cores']} cores", ""]
+    for pipeline, measured in found["pipelines"].items():
+        lines += [f"| {pipeline} | median | least | most |", "|---|---|---|---|"]
+        for name, values in [*measured["images_per_second"].items(), *measured["ratios"].items()]:
+            form = ".0f" if values["median"] > 20 else ".2f"
+            numbers = (f"{values[key]:{form}}" for key in ("median", "least", "most"))
+            lines.append(f"| {name} | {' | '.join(numbers)} |")
+        lines.append("")
+    return lines
+
+
+def _result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _variant(row: dict[str, Any]) -> tuple[str, str, float]:
+    return row["pipeline"], row["variant"], row["kimg"]
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float:
+    return statistics.mean(row[name] for row in rows)
+
+
+if __name__ == "__main__":
+    for table in (recipes, training_speed):
+        print("\n".join(table()))
