@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import filelock
 import yaml
 
 from benchmarks import common
@@ -25,6 +26,7 @@ from gan_core.generator import ReleasedGenerator
 from gan_core.training.job import RELEASE_FOLDER
 
 NAME = "recipes"
+KEY = ("pipeline", "variant", "kimg", "seed")
 
 
 def main() -> None:
@@ -45,33 +47,36 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder that gets the training folders")
     options = parser.parse_args()
     variants = [(words[0], words[1:]) for words in options.variant or [["shipped"]]]
-    work = [(name, words, seed) for seed in options.seeds for name, words in variants]
+    done = [tuple(row[name] for name in KEY) for row in rows()]
+    budget = options.kimg or common.shipped_settings(options.pipeline).training.kimg
+    work = [
+        (name, words, budget, seed)
+        for seed in options.seeds
+        for name, words in variants
+        if (options.pipeline, name, budget, seed) not in done
+    ]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         futures = [pool.submit(measure, options, *item) for item in work]
         for future in concurrent.futures.as_completed(futures):
             row = future.result()
-            if row:
-                add_row(row)
-                common.tell(
-                    f"{row['pipeline']} {row['variant']} seed {row['seed']}: "
-                    f"{row['distance_over_floor']:.3f} x floor, recall {row['recall']:.3f}, "
-                    f"nearest {row['nearest_training_image']:.3f}, {row['seconds']:.0f} s"
-                )
+            add_row(row)
+            common.tell(
+                f"{row['pipeline']} {row['variant']} seed {row['seed']}: "
+                f"{row['distance_over_floor']:.3f} x floor, recall {row['recall']:.3f}, "
+                f"nearest {row['nearest_training_image']:.3f}, {row['seconds']:.0f} s"
+            )
 
 
 def measure(
-    options: argparse.Namespace, variant: str, words: list[str], seed: int
-) -> dict[str, Any] | None:
-    """Train and measure one variant with one seed; None if that was done before."""
+    options: argparse.Namespace, variant: str, words: list[str], kimg: float, seed: int
+) -> dict[str, Any]:
+    """Train and measure one variant with one seed."""
     changes = {key: yaml.safe_load(value) for key, _, value in (w.partition("=") for w in words)}
-    settings = common.shipped_settings(options.pipeline)
-    kimg = options.kimg or settings.training.kimg
     settings = apply_overrides(
-        settings, {**changes, "training.seed": seed, "training.kimg": kimg}, "--variant"
+        common.shipped_settings(options.pipeline),
+        {**changes, "training.seed": seed, "training.kimg": kimg},
+        "--variant",
     )
-    key = {"pipeline": options.pipeline, "variant": variant, "kimg": kimg, "seed": seed}
-    if any(all(row[name] == value for name, value in key.items()) for row in rows()):
-        return None
     images = open_image_set(folder := common.prepared_images(settings.data))
     network_folder = common.prepared_network(folder, settings)
     job = common.make_job(options.pipeline, settings, folder, network_folder)
@@ -87,7 +92,7 @@ def measure(
     end = next(row for row in reversed(journal) if row["event"] == "end")
     distances = [row["distance"] for row in journal if row["event"] == "evaluation"]
     return {
-        **key,
+        **dict(zip(KEY, (options.pipeline, variant, kimg, seed), strict=True)),
         "changes": changes,
         **found,
         "seconds": end["seconds"],
@@ -106,8 +111,9 @@ def rows() -> list[dict[str, Any]]:
 
 
 def add_row(row: dict[str, Any]) -> None:
-    """Keep a measurement."""
-    write_result(NAME, {"rows": [*rows(), row]})
+    """Keep a measurement; several programs may measure at once."""
+    with filelock.FileLock(RESULTS / f"{NAME}.lock"):
+        write_result(NAME, {"rows": [*rows(), row]})
 
 
 if __name__ == "__main__":
