@@ -19,7 +19,13 @@ import yaml
 from benchmarks import common
 from benchmarks.machine import RESULTS, write_result
 from benchmarks.quality import quality
-from gan_core.config import apply_overrides
+from gan_core.config import (
+    NetworkSettings,
+    PipelineSettings,
+    TrainingSettings,
+    apply_overrides,
+    flat_settings,
+)
 from gan_core.data.image_set import open_image_set
 from gan_core.evaluation.feature_network import FeatureNetwork
 from gan_core.generator import ReleasedGenerator
@@ -93,7 +99,7 @@ def measure(
     distances = [row["distance"] for row in journal if row["event"] == "evaluation"]
     return {
         **dict(zip(KEY, (options.pipeline, variant, kimg, seed), strict=True)),
-        "changes": changes,
+        "recipe": differences(settings),
         **found,
         "seconds": end["seconds"],
         "threads": options.threads,
@@ -102,6 +108,20 @@ def measure(
         "alarms": [row["name"] for row in journal if row["event"] == "alarm"],
         "distances_to_training_images": distances,
     }
+
+
+def differences(settings: PipelineSettings) -> dict[str, Any]:
+    """The settings of network and training that are not the program's own; not budget and seed."""
+    found: dict[str, Any] = {}
+    for own in (NetworkSettings(), TrainingSettings()):
+        section = "network" if isinstance(own, NetworkSettings) else "training"
+        defaults = flat_settings(own)
+        found |= {
+            f"{section}.{key}": value
+            for key, value in flat_settings(getattr(settings, section)).items()
+            if value != defaults[key] and key not in ("kimg", "seed")
+        }
+    return found
 
 
 def rows() -> list[dict[str, Any]]:

@@ -16,16 +16,16 @@ def recipes() -> list[str]:
         lines += [
             "",
             f"### {pipeline}",
-            "| variant | what differs | kimg | seeds | distance / floor | least to most | recall | "
-            "coverage | nearest training image | seconds x threads |",
+            "| variant | settings that are not the defaults | kimg | seeds | distance / floor | "
+            "least to most | recall | coverage | nearest training image | seconds x threads |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         groups = [list(group) for _, group in itertools.groupby(of_pipeline, key=_variant)]
         for group in sorted(groups, key=lambda group: _mean(group, "distance_over_floor")):
             first, ratios = group[0], [row["distance_over_floor"] for row in group]
-            changes = ", ".join(f"{key} {value}" for key, value in first["changes"].items())
+            recipe = ", ".join(f"{key} {value}" for key, value in first["recipe"].items())
             lines.append(
-                f"| {first['variant']} | {changes.replace('training.', '')} | {first['kimg']:g} | "
+                f"| {first['variant']} | {recipe.replace('training.', '')} | {first['kimg']:g} | "
                 f"{len(group)} | {statistics.mean(ratios):.2f} | {min(ratios):.2f} to "
                 f"{max(ratios):.2f} | {_mean(group, 'recall'):.3f} | "
                 f"{_mean(group, 'coverage'):.3f} | {_mean(group, 'nearest_training_image'):.2f} | "
