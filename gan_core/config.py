@@ -154,6 +154,11 @@ class AugmentationSettings(Settings):
         description="Probability of each transform for each image; with adaptive strength, the "
         "first one is 0 and this the largest.",
     )
+    affine_magnitude: Fraction = Field(
+        1.0,
+        description="affine only: share of its largest changes, which are 10 degrees of rotation "
+        "and 5 of shear, 11 % of scale and 5 % of each side.",
+    )
     target: Fraction = Field(
         0.6, description="adaptive only: the mean sign of the discriminator on real images."
     )

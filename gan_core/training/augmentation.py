@@ -170,12 +170,14 @@ class Augmentation:
     Args:
         transforms: Names in `TRANSFORMS`. They are applied in the order of that table, whatever
             their order here.
+        affine_magnitude: Share, 0 to 1, of the largest angles, scale and shifts of `affine`.
 
     Attributes:
         uniforms: Random numbers that an image needs; 0 without transforms.
     """
 
-    def __init__(self, transforms: tuple[str, ...]) -> None:
+    def __init__(self, transforms: tuple[str, ...], affine_magnitude: float = 1.0) -> None:
+        self._affine_magnitude = affine_magnitude
         order = list(TRANSFORMS)
         self._transforms = [TRANSFORMS[name] for name in sorted(transforms, key=order.index)]
         self.uniforms = sum(1 + numbers for numbers, _ in self._transforms)
@@ -206,6 +208,10 @@ class Augmentation:
                 applied = uniforms[:, used] < probability
                 values = uniforms[:, used + 1 : used + 1 + numbers].to(changed.dtype)
                 used += 1 + numbers
+                if transform is affine:  # half is no change at all
+                    values = torch.lerp(
+                        torch.full_like(values, 0.5), values, self._affine_magnitude
+                    )
                 result = transform(changed, values)
                 changed = torch.where(applied[:, None, None, None], result, changed)
         layout = torch.channels_last if last else torch.contiguous_format

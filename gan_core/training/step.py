@@ -83,7 +83,9 @@ class AdversarialGame:
         self._playing_discriminator = processes.wrap(discriminator)
         self._settings = settings
         self._loss = LOSSES[settings.loss]
-        self._augment = Augmentation(settings.augmentation.transforms)
+        self._augment = Augmentation(
+            settings.augmentation.transforms, settings.augmentation.affine_magnitude
+        )
         self.uniforms = 2 + 3 * self._augment.uniforms
         self._bf16 = precision == "bf16"
         device = next(generator.parameters()).device

@@ -131,6 +131,17 @@ def test_a_transform_is_its_formula(name: str, channels: int) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("magnitude", [0.0, 0.3, 1.0])
+def test_the_magnitude_is_a_share_of_the_largest_affine_change(magnitude: float) -> None:
+    images = make_images()
+    augmentation = Augmentation(NAMES, magnitude)
+    uniforms = make_uniforms(augmentation)
+    smaller = uniforms.clone()
+    smaller[:, -6:] = 0.5 + magnitude * (uniforms[:, -6:] - 0.5)
+    found, expected = augmentation(images, uniforms, 1.0), Augmentation(NAMES)(images, smaller, 1.0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
 @given(SIDES, SIDES, UNIFORMS, UNIFORMS)
 @pytest.mark.parametrize("name", ["translation", "cutout"])
 def test_whole_pixels_are_right_at_any_size(
