@@ -4,7 +4,19 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_core.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
+from gan_core.evaluation.estimate import count_matrix
+from gan_core.evaluation.frechet import (
+    Gaussian,
+    _exact,
+    _linearised,
+    _resampled_moments,
+    count_curve,
+    distance_estimate,
+    distance_replicates,
+    fit_gaussian,
+    frechet_distance,
+    influences,
+)
 
 SEEDS = st.integers(0, 10**6)
 
@@ -100,3 +112,88 @@ def test_features_of_one_dimension_are_measured() -> None:
 def test_one_image_has_no_covariance() -> None:
     with pytest.raises(ValueError, match="at least 2 feature vectors, not 1"):
         fit_gaussian(np.ones((1, 3)))
+
+
+def normal(count: int, seed: int, shift: float = 0.0, dimensions: int = 6) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, dimensions)) + shift
+
+
+def test_the_distance_is_that_of_pytorch_fid() -> None:
+    from pytorch_fid.fid_score import calculate_frechet_distance
+
+    a, b = normal(500, 0) @ np.diag([1, 2, 3, 4, 5, 6]), normal(400, 1, 0.3)
+    one, other = fit_gaussian(a), fit_gaussian(b)
+    expected = calculate_frechet_distance(one.mean, one.covariance, other.mean, other.covariance)
+    assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-6)
+
+
+def test_resampled_moments_are_those_of_the_resampled_features() -> None:
+    features = normal(30, 0, shift=5.0)
+    means, covariances = _resampled_moments(features, seed=4, replicates=3)
+    for mean, covariance, counts in zip(
+        means, covariances, count_matrix(30, 4, 3).astype(int), strict=True
+    ):
+        repeated = np.repeat(features, counts, axis=0)
+        np.testing.assert_allclose(mean, repeated.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(covariance, np.cov(repeated, rowvar=False), rtol=1e-10)
+
+
+def test_the_interval_holds_the_expected_distance_nineteen_times_in_twenty() -> None:
+    # The distance of samples of this size, not that of infinitely many, which is the curve's.
+    expected = np.mean(
+        [
+            frechet_distance(
+                fit_gaussian(normal(150, seed, 0.5)), fit_gaussian(normal(200, seed + 5000))
+            )
+            for seed in range(400)
+        ]
+    )
+    held = 0
+    for seed in range(100):
+        found = distance_estimate(normal(150, seed + 9000, 0.5), normal(200, seed + 8000))
+        held += found.low <= expected <= found.high
+    assert 87 <= held <= 100
+
+
+def test_the_linearised_replicates_spread_as_the_exact_ones() -> None:
+    a, b = normal(400, 0, 0.5) @ np.diag([1, 1, 2, 1, 1, 0.5]), normal(300, 1)
+    exact, linearised = _exact(a, b, 400), _linearised(a, b, 400)
+    assert linearised.std() == pytest.approx(exact.std(), rel=0.1)
+    assert np.corrcoef(exact, linearised)[0, 1] > 0.97
+
+
+def test_influences_are_the_derivative_of_the_distance() -> None:
+    a, b = normal(50, 0, 0.5), normal(40, 1)
+    own, other = Gaussian(a.mean(0), np.cov(a.T, ddof=0)), fit_gaussian(b)
+    step = 1e-6
+    weights = np.full(50, (1 - step) / 50)
+    weights[7] += step
+    mean = weights @ a
+    covariance = (a - mean).T @ (weights[:, None] * (a - mean))
+    moved = frechet_distance(Gaussian(mean, covariance), other) - frechet_distance(own, other)
+    assert influences(a, own, other)[7] == pytest.approx(moved / step, rel=1e-3)
+
+
+def test_many_dimensions_are_linearised_and_singular_covariances_no_trouble() -> None:
+    found = distance_estimate(normal(60, 0, 1.0, 300), normal(50, 1, 0.0, 300), replicates=50)
+    assert 0 < found.low < found.value < found.high
+
+
+def test_replicates_of_two_generators_are_paired() -> None:
+    real, good = normal(300, 0), normal(300, 1)
+    bad = good + 0.05
+    apart = distance_replicates(bad, real) - distance_replicates(good, real)
+    assert apart.std() < 0.5 * distance_replicates(bad, real).std()
+
+
+def test_the_extrapolated_distance_is_nearer_to_the_truth() -> None:
+    # The true distance of these two normal distributions is 6 x 0.3^2.
+    truth = 6 * 0.3**2
+    errors = []
+    for seed in range(20):
+        curve = count_curve(normal(200, seed, 0.3), normal(200, seed + 100))
+        assert curve.counts == (50, 80, 120, 160, 200)
+        assert curve.distances[0] > curve.distances[-1]
+        errors.append((curve.extrapolated - truth, curve.distances[-1] - truth))
+    bias = np.mean(errors, axis=0)
+    assert abs(bias[0]) < 0.2 * abs(bias[1])

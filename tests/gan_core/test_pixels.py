@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from gan_core.evaluation.pixels import (
+    constant_share,
+    nearest_images,
+    pairwise_distance,
+)
+
+
+def random_images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 4, 5, 3), dtype=np.uint8)
+
+
+def test_the_nearest_image_is_found_across_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gan_core.evaluation.pixels.CHUNK", 3)
+    images, training = random_images(10), random_images(95, 1)
+    found = nearest_images(images, training)
+    differences = images[:, None].astype(float) - training[None]
+    distances = np.sqrt(np.square(differences).sum(axis=(2, 3, 4)))
+    assert found.rows.tolist() == distances.argmin(1).tolist()
+    assert found.distances == pytest.approx(distances.min(1))
+
+
+def test_a_copy_has_distance_zero() -> None:
+    training = random_images(50)
+    found = nearest_images(training[[7, 31]], training)
+    assert found.rows.tolist() == [7, 31]
+    assert found.distances.tolist() == [0.0, 0.0]
+
+
+def test_the_pairwise_distance_is_taken_within_classes() -> None:
+    images = np.zeros((4, 2, 2, 1), np.uint8)
+    images[2:] = 255
+    assert pairwise_distance(images, np.array([0, 0, 1, 1])) == 0.0
+    assert pairwise_distance(images, np.array([0, 1, 0, 1])) == 1.0
+    assert pairwise_distance(images, None) == pytest.approx(1 / 3)
+    assert pairwise_distance(images[:1], None) == 0.0
+
+
+def test_images_of_one_colour_are_constant() -> None:
+    images = random_images(4)
+    images[0] = [10, 20, 30]
+    assert constant_share(images) == 0.25
+    assert constant_share(np.zeros((3, 2, 2, 1), np.uint8)) == 1.0
