@@ -19,13 +19,24 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import write_result
-from gan_core.config import DataSettings, PipelineSettings, apply_overrides, fingerprint
+from gan_core.config import (
+    DataSettings,
+    EvaluationSettings,
+    PipelineSettings,
+    apply_overrides,
+    fingerprint,
+)
 from gan_core.data.image_set import ImageSet, open_image_set
 from gan_core.device import choose_precision
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
-from gan_core.evaluation.frechet import fit_gaussian, frechet_distance
+from gan_core.evaluation.real_images import (
+    Networks,
+    RealImages,
+    floor_rows,
+    real_images_key,
+)
 from gan_core.evaluation.reference import Reference
-from gan_core.evaluation.report import class_coverage
+from gan_core.evaluation.report import Evaluation, Evaluator
 from gan_core.training.job import JOURNAL_FILE, TrainingJob
 from gan_core.training.journal import read_journal
 
@@ -151,33 +162,47 @@ def measured_speed(job: TrainingJob, folder: Path, seconds: float) -> float:
     return (last["images"] - first["images"]) / (last["seconds"] - first["seconds"])
 
 
-def score(samples: np.ndarray, images: ImageSet, network: FeatureNetwork) -> dict[str, Any]:
-    """Samples against the held-out images, measured as `gan_core.evaluation.report` does it.
+def open_evaluator(
+    images: ImageSet, network: FeatureNetwork, settings: PipelineSettings
+) -> Evaluator:
+    """What measures images as the pipeline does; what it knows of the real ones is kept."""
+    networks = Networks.choose(network, images, settings.evaluation, settings.feature_network)
+    folder = CACHE / f"real-images-{real_images_key(images, networks, settings.evaluation)}"
+    with made_once(folder) as making:
+        if making:
+            RealImages.measure(images, networks, settings.evaluation).save(making)
+    return Evaluator(images, networks, RealImages.load(folder), settings.evaluation)
 
-    Args:
-        samples: uint8, of the shape of the images.
-        images: The prepared set.
-        network: In whose features.
-    """
-    rows = floor_rows(images, len(samples))
-    reference_features, reference_classes = network(images.held_out.images)
-    reference = fit_gaussian(reference_features)
-    real_features, _ = network(images.train.images[rows])
-    features, classes = network(samples)
-    distance = frechet_distance(fit_gaussian(features), reference)
-    floor = frechet_distance(fit_gaussian(real_features), reference)
-    _, coverage = class_coverage(classes, reference_classes, images.class_names)
+
+def main_numbers(found: Evaluation) -> dict[str, Any]:
+    """The numbers of an evaluation that the tables show."""
+    summary = found.summary()
+    names = (
+        "frechet_distance",
+        "floor",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "class_coverage",
+        "class_kl",
+        "label_agreement",
+        "nearest_distance_ratio",
+        "second_frechet_distance",
+        "second_floor",
+    )
     return {
-        "frechet_distance": distance,
-        "floor": floor,
-        "distance_over_floor": distance / floor,
-        "class_coverage": coverage,
+        **{name: summary.get(name) for name in names},
+        "frechet_distance_ci": summary["frechet_distance_ci"],
+        "distance_over_floor": found.frechet_distance / found.floor,
+        "failed_checks": [check.name for check in found.checks if not check.passed],
+        "card": found.card.line,
     }
 
 
-def floor_rows(images: ImageSet, count: int) -> np.ndarray:
-    """The training images that stand for samples; conditional samples get their labels."""
-    return np.sort(np.random.default_rng(20_000).permutation(len(images.train))[:count])
+def sample_labels(images: ImageSet, count: int) -> np.ndarray:
+    """The classes that conditional samples shall have for an evaluation, int64, shape (count,)."""
+    return images.train.labels[floor_rows(images, EvaluationSettings(samples=count))]
 
 
 def spread(values: list[float]) -> dict[str, Any]:

@@ -37,15 +37,16 @@ from benchmarks.common import (
     PROJECT,
     THREADS,
     arguments,
-    floor_rows,
     made_once,
+    main_numbers,
     make_job,
     measured_speed,
+    open_evaluator,
     prepared_images,
     prepared_network,
     report,
     run_training,
-    score,
+    sample_labels,
     shipped_settings,
     tell,
 )
@@ -143,8 +144,7 @@ def train_ours(
     rows = run_training(job.model_copy(update={"training": budget}), folder / "training")
     begin, end = rows[0], rows[-1]
     generator = ReleasedGenerator.load(folder / "training" / RELEASE_FOLDER)
-    split = open_image_set(images).train
-    labels = split.labels[floor_rows(open_image_set(images), count)]
+    labels = sample_labels(open_image_set(images), count)
     conditional = bool(generator.config.classes)
     samples = generator.sample(count, seed=SEED, labels=labels if conditional else None)
     return samples, {
@@ -163,6 +163,7 @@ def compete(name: str, pipeline: str, seconds: float, count: int, grids: Path) -
     settings = shipped_settings(
         pipeline,
         data__resolution=SIDE,
+        evaluation__samples=count,
         network__conditional=OURS.get(name, True),
         training__monitoring__interval_kimg=0.0,
     )
@@ -188,7 +189,7 @@ def compete(name: str, pipeline: str, seconds: float, count: int, grids: Path) -
         "images_per_second": told["images_shown"] / told["seconds"],
         "seconds_with_all_else": whole,
         "samples": count,
-        **score(samples, images, network),
+        **main_numbers(open_evaluator(images, network, settings).evaluate_images(samples)),
     }
 
 

@@ -18,7 +18,6 @@ import yaml
 
 from benchmarks import common
 from benchmarks.machine import RESULTS, write_result
-from benchmarks.quality import quality
 from gan_core.config import (
     NetworkSettings,
     PipelineSettings,
@@ -69,7 +68,7 @@ def main() -> None:
             common.tell(
                 f"{row['pipeline']} {row['variant']} seed {row['seed']}: "
                 f"{row['distance_over_floor']:.3f} x floor, recall {row['recall']:.3f}, "
-                f"nearest {row['nearest_training_image']:.3f}, {row['seconds']:.0f} s"
+                f"nearest {row['nearest_distance_ratio']:.3f}, {row['seconds']:.0f} s"
             )
 
 
@@ -92,7 +91,7 @@ def measure(
         journal = common.run_training(job, training)
         network = FeatureNetwork.load(network_folder)
         generator = ReleasedGenerator.load(training / RELEASE_FOLDER)
-        found = quality(generator, images, network, settings.evaluation)
+        found, _ = common.open_evaluator(images, network, settings).evaluate(generator)
         if options.keep:
             shutil.copytree(training, options.keep / f"{options.pipeline}-{variant}-{seed}")
     end = next(row for row in reversed(journal) if row["event"] == "end")
@@ -100,7 +99,7 @@ def measure(
     return {
         **dict(zip(KEY, (options.pipeline, variant, kimg, seed), strict=True)),
         "recipe": differences(settings),
-        **found,
+        **common.main_numbers(found),
         "seconds": end["seconds"],
         "threads": options.threads,
         "released_kimg": end["released_kimg"],

@@ -96,8 +96,8 @@ def found_modes(images: np.ndarray, classifier: FeatureNetwork) -> np.ndarray:
     for channel in range(3):
         for start in range(0, len(images), CHUNK):
             part = slice(start, start + CHUNK)
-            _, digits = classifier(images[part, ..., channel : channel + 1])
-            modes[part] = 10 * modes[part] + digits
+            digits = classifier(images[part, ..., channel : channel + 1])
+            modes[part] = 10 * modes[part] + digits.classes
     return modes
 
 

@@ -28,7 +28,7 @@ def recipes() -> list[str]:
                 f"| {first['variant']} | {recipe.replace('training.', '')} | {first['kimg']:g} | "
                 f"{len(group)} | {statistics.mean(ratios):.2f} | {min(ratios):.2f} to "
                 f"{max(ratios):.2f} | {_mean(group, 'recall'):.3f} | "
-                f"{_mean(group, 'coverage'):.3f} | {_mean(group, 'nearest_training_image'):.2f} | "
+                f"{_mean(group, 'coverage'):.3f} | {_mean(group, 'nearest_distance_ratio'):.2f} | "
                 f"{_mean(group, 'seconds'):.0f} x {first['threads']} |"
             )
     return lines

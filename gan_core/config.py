@@ -24,6 +24,8 @@ LossName = Literal[
 Transform = Literal["translation", "cutout", "color", "affine"]
 Reaction = Literal["note", "roll_back", "stop"]
 
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Side = Annotated[int, Field(ge=8, le=1024)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -349,13 +351,22 @@ class TrainingSettings(Settings):
 class FeatureNetworkSettings(Settings):
     """The network in whose feature space distances are measured."""
 
-    kind: Literal["auto", "classifier", "random"] = Field(
+    kind: Literal["auto", "classifier", "inception", "random"] = Field(
         "auto",
-        description="`classifier` is trained on the labelled training split; `random` is a fixed, "
-        "randomly initialised network; `auto` takes the classifier where there are labels.",
+        description="`classifier` is trained on the labelled training split; `inception` is the "
+        "network of published FID numbers; `random` is a fixed, randomly initialised network; "
+        "`auto` takes the classifier where there are labels, else `random`.",
+    )
+    weights: str | None = Field(
+        None,
+        description="inception only: a file, relative to the file that names it, or an address; by "
+        "default the mirror, then the address that torch-fidelity publishes.",
+    )
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(
+        INCEPTION_SHA256, description="inception only: SHA-256 of the weights' file."
     )
     feature_dim: Annotated[int, Field(ge=8, le=2048)] = Field(
-        64, description="Dimensions of the feature space."
+        64, description="Dimensions of the feature space; `inception` has 2048."
     )
     epochs: Annotated[int, Field(ge=1, le=1000)] = Field(
         3, description="Passes over the training split."
@@ -363,8 +374,62 @@ class FeatureNetworkSettings(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of its training.")
 
 
+class CheckSettings(Settings):
+    """Bounds that a generator must keep to be released."""
+
+    blocking: bool = Field(
+        True,
+        description="Whether a generator out of bounds is kept from release, or it is noted only.",
+    )
+
+    class_coverage_least: Fraction = Field(
+        0.95, description="collapse: share of the real classes that the samples show."
+    )
+    class_kl_most: Annotated[float, Field(gt=0.0)] = Field(
+        0.1,
+        description="collapse: KL divergence, in nats, of the samples' class frequencies from the "
+        "real ones.",
+    )
+    recall_least: Fraction = Field(
+        0.3, description="collapse: share of the real images that lie in the samples' manifold."
+    )
+    diversity_least: Annotated[float, Field(ge=0.0)] = Field(
+        0.75,
+        description="collapse: pixel distance between samples of a class, as a share of that "
+        "between real images.",
+    )
+    nearest_distance_ratio_least: Annotated[float, Field(ge=0.0)] = Field(
+        0.8,
+        description="memorisation: median distance from a sample to its nearest training image, "
+        "as a share of a held-out image's.",
+    )
+    near_copy_share_most: Fraction = Field(
+        0.1,
+        description="memorisation: share of the samples that are nearer to a training image than "
+        "99 % of the held-out images are.",
+    )
+    precision_least: Fraction = Field(
+        0.3, description="broken_output: share of the samples in the real images' manifold."
+    )
+    contrast_ratio_least: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.67,
+        description="broken_output: standard deviation of the samples' pixels as a share of the "
+        "real images', and the other way round.",
+    )
+    constant_share_most: Fraction = Field(
+        0.001, description="broken_output: share of the samples that have one colour."
+    )
+
+
 class EvaluationSettings(Settings):
     """How the generator is measured."""
+
+    second_network: Literal["inception", "random"] = Field(
+        "random",
+        description="The network, blind to the classes, whose numbers stand beside those of "
+        "`feature_network`; `inception` with its weights.",
+    )
+    checks: CheckSettings = CheckSettings()
 
     samples: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
         10_000,

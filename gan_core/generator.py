@@ -130,6 +130,19 @@ class ReleasedGenerator:
     def _batches(
         self, count: int, seed: int, given: np.ndarray | None, truncation: float
     ) -> Iterator[Samples]:
+        for latents, labels, size in self._inputs(count, seed, given, truncation):
+            images = self.images(latents, torch.from_numpy(labels))
+            yield Samples(
+                images[:size],
+                latents[:size].numpy(),
+                labels[:size] if self.config.classes else np.full(size, -1),
+                seed,
+            )
+
+    def _inputs(
+        self, count: int, seed: int, given: np.ndarray | None, truncation: float
+    ) -> Iterator[tuple[torch.Tensor, np.ndarray, int]]:
+        """Latents and labels of each group, and how many of them are wanted."""
         # Two streams, so that asking for labels does not change the latents.
         latent_stream = torch.Generator().manual_seed(seed)
         label_stream = np.random.default_rng(seed)
@@ -139,16 +152,17 @@ class ReleasedGenerator:
             group_labels = self._draw_labels(label_stream)
             if given is not None:
                 group_labels[:size] = given[start : start + size]
-            latents = latents * truncation
-            images = self.images(latents, torch.from_numpy(group_labels))
-            yield Samples(
-                images[:size],
-                latents[:size].numpy(),
-                group_labels[:size] if self.config.classes else np.full(size, -1),
-                seed,
-            )
+            yield latents * truncation, group_labels, size
 
-    @torch.inference_mode()
+    def output_batches(
+        self, count: int, *, seed: int = 0, labels: Sequence[int] | np.ndarray | None = None
+    ) -> Iterator[torch.Tensor]:
+        """The images of `sample` before they are rounded: float, shape (n, channels, h, w)."""
+        check_sampling_arguments(count, seed, 1.0)
+        given = None if labels is None else self.check_labels(labels, count)
+        for latents, group_labels, size in self._inputs(count, seed, given, 1.0):
+            yield self._outputs(latents, torch.from_numpy(group_labels))[:size]
+
     def images(self, latents: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
         """Images of given latents.
 
@@ -159,8 +173,12 @@ class ReleasedGenerator:
         Returns:
             uint8, shape (n, height, width, channels).
         """
-        output = self._module(latents.to(self.device), labels.to(self.device))
-        return to_uint8(output).cpu().numpy()
+        return to_uint8(self._outputs(latents, labels)).cpu().numpy()
+
+    @torch.inference_mode()
+    def _outputs(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self._module(latents.to(self.device), labels.to(self.device))
+        return outputs
 
     def check_labels(self, labels: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
         """The labels as int64, shape (count,).

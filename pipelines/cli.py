@@ -17,7 +17,13 @@ import click
 from rich.markup import escape
 
 from gan_core.errors import FoundryError
-from pipelines.terminal import RunDisplay, error_console, print_result, versions_table
+from pipelines.terminal import (
+    RunDisplay,
+    error_console,
+    print_result,
+    scores_table,
+    versions_table,
+)
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # as shells report SIGINT
@@ -110,6 +116,29 @@ def sample(model: str, count: int, seed: int, truncation: float, out: Path, as_j
         click.echo(json.dumps(result))
     else:
         error_console().print(f"{count} images, their grid and archive are in {out}")
+
+
+@main.command()
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option("--against", "name", required=True, metavar="NAME", help="A pipeline.")
+@json_option
+def evaluate(images: Path, name: str, as_json: bool) -> None:
+    """Score IMAGES, a folder, zip or .npz whoever made them, against pipeline NAME's real ones."""
+    from pipelines.evaluating import evaluate_images
+
+    with _standard_output_to_error():
+        found = evaluate_images(images, name)
+    if as_json:
+        click.echo(json.dumps(found.summary()))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        console.print(scores_table(found.summary()))
+        for check in found.checks:
+            console.print(f"{'✓' if check.passed else '✗'} {check.name}: {check.message}")
+        console.print(f"measured {found.card.line}", soft_wrap=True)
+        console.print(f"second space: {found.second.card.line}", soft_wrap=True)
 
 
 @main.command()

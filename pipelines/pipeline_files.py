@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gan_core.config import PipelineSettings, parse_settings
+from gan_core.config import PipelineSettings, apply_overrides, parse_settings
 from gan_core.errors import FoundryError
 from pipelines.home import DEFS_FOLDER, PROJECT
 
@@ -66,12 +66,17 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
 
 
 def resolve_paths(settings: PipelineSettings, folder: Path) -> PipelineSettings:
-    """The settings with a relative `data.path` taken from the pipeline's folder."""
-    if settings.data.path is None:
-        return settings
-    absolute = str((folder / Path(settings.data.path).expanduser()).resolve())
-    data = settings.data.model_copy(update={"path": absolute})
-    return settings.model_copy(update={"data": data})
+    """The settings with relative files and folders taken from the pipeline's folder."""
+    values: dict[str, str] = {}
+    if settings.data.path is not None:
+        values["data.path"] = settings.data.path
+    weights = settings.feature_network.weights
+    if weights is not None and "://" not in weights:
+        values["feature_network.weights"] = weights
+    absolute = {
+        key: str((folder / Path(path).expanduser()).resolve()) for key, path in values.items()
+    }
+    return apply_overrides(settings, absolute, str(folder / PIPELINE_FILE))
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

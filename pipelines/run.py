@@ -56,8 +56,6 @@ class PipelineRun:
         """The run as plain values; file names are absolute."""
         evaluation = self.metadata["evaluation"]
         samples, model = self.metadata["samples"], self.metadata["registered_model"]
-        report = dict(evaluation["report"])
-        report["card"] = {**report["card"], "line": evaluation["card"]}
         return {
             "pipeline": self.pipeline,
             "dagster_run_id": self.dagster_run_id,
@@ -65,7 +63,7 @@ class PipelineRun:
             "model": model["model"],
             "version": model["version"],
             "alias": model["alias"],
-            "evaluation": report,
+            "evaluation": evaluation["report"],
             "samples": {
                 "grid": samples["grid_file"],
                 "archive": samples["archive"],
@@ -154,6 +152,15 @@ def _is_alive(description: str) -> bool:
 
 
 def _raise_failure(name: str, result: dg.ExecuteInProcessResult) -> None:
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    blocking = [check for check in failed if check.severity == dg.AssetCheckSeverity.ERROR]
+    if blocking:
+        said = "; ".join(f"{check.check_name}: {check.description}" for check in blocking)
+        raise FoundryError(
+            f"the generator is not released, because checks failed ({said}); train longer or with "
+            "another recipe, change the bounds in evaluation.checks, or register it all the same "
+            "with --set evaluation.checks.blocking=false."
+        )
     for event in result.get_step_failure_events():
         data = event.step_failure_data
         stage = str(event.step_key).replace("__", "/")

@@ -11,7 +11,13 @@ from gan_core.errors import FoundryError
 
 RESOURCE_KEY = "overrides"
 # Run configuration carries no place of this machine: those stand in the pipeline's own file.
-NOT_IN_RUN_CONFIG = {"data.path", "data.archive", "data.sha256"}
+NOT_IN_RUN_CONFIG = {
+    "data.path",
+    "data.archive",
+    "data.sha256",
+    "feature_network.weights",
+    "feature_network.weights_sha256",
+}
 # Dagster's run configuration has no null; no setting is the word itself.
 NULL = "null"
 

@@ -98,10 +98,15 @@ def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The end of a run, for people: names and values."""
     evaluation, stages = summary["evaluation"], summary["seconds"]
     distance, floor = evaluation["frechet_distance"], evaluation["floor"]
+    low, high = evaluation["frechet_distance_ci"]
     coverage = evaluation["class_coverage"]
     model = summary["model"]
     return [
-        ("Fréchet distance", f"{distance:.2f}   (floor, real against real: {floor:.2f})"),
+        (
+            "Fréchet distance",
+            f"{distance:.2f}   (95 %: {low:.2f} to {high:.2f}; floor, real against real: "
+            f"{floor:.2f})",
+        ),
         ("measured as", evaluation["card"]["line"]),
         ("class coverage", "not measured" if coverage is None else f"{coverage:.0%}"),
         ("sample grid", summary["samples"]["grid"]),
@@ -133,4 +138,16 @@ def versions_table(models: list[dict[str, Any]]) -> Table:
                 "" if floor is None else f"{floor:.2f}",
                 entry["created"],
             )
+    return table
+
+
+def scores_table(summary: dict[str, Any]) -> Table:
+    """The numbers of an evaluation with their intervals."""
+    table = Table("number", "value", "95 % interval")
+    for name, value in summary.items():
+        interval = summary.get(f"{name}_ci")
+        if interval is None:
+            continue
+        numbers = ["not finite" if x is None else f"{x:.4g}" for x in (value, *interval)]
+        table.add_row(name.replace("_", " "), numbers[0], f"{numbers[1]} to {numbers[2]}")
     return table

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.common import THREADS, floor_rows
+from benchmarks.common import THREADS, sample_labels
 from gan_core.data.image_set import ImageSet, open_image_set
 
 BATCH_SIZE = 64
@@ -68,8 +68,7 @@ class Task:
 
     def labels(self) -> torch.Tensor:
         """The classes that conditional samples shall have, as many as samples."""
-        rows = floor_rows(self.images, self.samples)
-        return torch.from_numpy(self.images.train.labels[rows])
+        return torch.from_numpy(sample_labels(self.images, self.samples))
 
     def deliver(self, sample: Callable[[slice], torch.Tensor], outcome: Outcome) -> None:
         """Write samples and outcome.

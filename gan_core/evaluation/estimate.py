@@ -45,10 +45,11 @@ def estimate(
         least: What the metric cannot be below; the interval is cut there.
         most: What it cannot be above.
     """
+    value = float(np.clip(value, least, most))  # rounding may leave a distance just below zero
     centred = replicates - replicates.mean() + value
     low, high = np.quantile(centred, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(
-        value=float(value),
+        value=value,
         low=float(np.clip(min(low, value), least, most)),
         high=float(np.clip(max(high, value), least, most)),
     )

@@ -1,15 +1,18 @@
 """Networks in whose feature space sets of images are compared.
 
 `classifier` is trained on the labelled training split of the pipeline's own images; `random` is the
-same network as it was initialised, for images without labels.
+same network as it was initialised, which knows nothing of any domain, in the manner of R64 (Naeem
+et al. 2020); `inception` is the network of the published FID numbers (`inception.py`).
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import safetensors.torch
@@ -21,26 +24,54 @@ from torch import nn
 from gan_core.config import FeatureNetworkSettings
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
+from gan_core.evaluation.inception import InceptionNet, find_weights
 
 WEIGHTS_FILE = "feature_network.safetensors"
+INCEPTION_WEIGHTS_FILE = "inception.pth"
 CONFIG_FILE = "feature_network.json"
-BATCH_IMAGES = 256
+CPU_BATCH_IMAGES = 256  # larger ones leave the processor's cache and are slower
+GPU_BATCH_IMAGES = 8192  # halved until it fits
 TRAINING_BATCH = 128
 PEAK_LEARNING_RATE = 3e-3
 SHIFT_SHARE = 16  # training images are shifted by up to a sixteenth of their side
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a feature network sees in images.
+
+    Attributes:
+        vectors: float64, shape (n, feature_dim).
+        logits: float32, shape (n, k): the network's scores of its own k classes; k is 0 if it has
+            none.
+    """
+
+    vectors: np.ndarray
+    logits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The likeliest class of each image, int64, shape (n,)."""
+        found: np.ndarray = self.logits.argmax(1)
+        return found
 
 
 class FeatureNetworkConfig(BaseModel):
     """What a feature network is, and how it came about.
 
     Attributes:
-        kind: `classifier` or `random`.
+        kind: `classifier`, `random` or `inception`.
         feature_dim: Dimensions of the feature space.
         shape: Height and width in pixels, and channels, of its input.
-        classes: Classes it tells apart; 0 for `random`.
+        classes: Classes of the image set that it tells apart; 0 if it was not trained on them.
         trained_on_sha256: Hash of the image set whose training split it learned from.
-        held_out_accuracy: Share of held-out images it classifies rightly; None for `random`.
-        seed: Of initialisation and training.
+        held_out_accuracy: Share of held-out images it classifies rightly; None if it does not.
+        seed: Of initialisation and training; None for `inception`.
+        weights_sha256: Of the published file of weights; `inception` only.
+        resize: What it does to the images first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +82,16 @@ class FeatureNetworkConfig(BaseModel):
     classes: int
     trained_on_sha256: str | None
     held_out_accuracy: float | None
-    seed: int
+    seed: int | None
+    weights_sha256: str | None = None
+    resize: str = "none"
+
+    @property
+    def name(self) -> str:
+        """For people; a random network is always named so."""
+        if self.kind == "random":
+            return f"random R{self.feature_dim} (seed {self.seed})"
+        return "inception-2015-12-05" if self.kind == "inception" else self.kind
 
 
 class _Net(nn.Module):
@@ -74,7 +114,15 @@ class _Net(nn.Module):
         self.classify = nn.Linear(feature_dim, max(classes, 1))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features, shape (n, feature_dim), and class logits, shape (n, classes)."""
+        """Features, shape (n, feature_dim), and class logits, shape (n, classes).
+
+        Args:
+            images: uint8, shape (n, channels, height, width).
+        """
+        return self.judge(_to_float(images))
+
+    def judge(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of float images from -1 to 1."""
         features = self.features(self.blocks(images))
         return features, self.classify(features)
 
@@ -89,45 +137,80 @@ class FeatureNetwork:
 
     @property
     def sha256(self) -> str:
-        """Hash of the weights."""
+        """Hash of the weights; of their published file, where there is one."""
+        if self.config.weights_sha256:
+            return self.config.weights_sha256
         digest = hashlib.sha256()
         for name, value in sorted(self._net.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features and classes of images.
+    def __call__(self, images: np.ndarray) -> Features:
+        """Features of images, computed in fp32 whatever the machine offers.
 
         Args:
             images: uint8, shape (n, height, width, channels).
-
-        Returns:
-            float64, shape (n, feature_dim), and the likeliest class, int64, shape (n,).
         """
-        parts = [self._net(batch.to(self.device)) for batch in _as_batches(images)]
-        features = torch.cat([features for features, _ in parts]).double().cpu().numpy()
-        return features, torch.cat([logits.argmax(1) for _, logits in parts]).cpu().numpy()
+        size = CPU_BATCH_IMAGES if self.device.type == "cpu" else GPU_BATCH_IMAGES
+        parts: list[Features] = []
+        start = 0
+        while start < len(images) or not parts:
+            try:
+                parts.append(self._batch(images[start : start + size]))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2
+            else:
+                start += size
+        return _joined(parts)
 
-    def over(self, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Features and classes of images that come in batches."""
-        parts = [self(batch) for batch in batches]
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    @torch.inference_mode()
+    def _batch(self, images: np.ndarray) -> Features:
+        # A copy: memory-mapped images are read-only.
+        pixels = torch.tensor(images).to(self.device).permute(0, 3, 1, 2)
+        with (
+            torch.autocast(self.device.type, enabled=False),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
+            vectors, logits = self._net(pixels)
+        if self.config.kind == "random":
+            logits = logits[:, :0]  # of no class
+        return Features(vectors.double().cpu().numpy(), logits.float().cpu().numpy())
+
+    def over(self, batches: Iterable[np.ndarray]) -> Features:
+        """Features of images that come in batches."""
+        return _joined([self(batch) for batch in batches])
 
     def save(self, folder: Path) -> None:
         """Write weights and description."""
-        state = {name: value.contiguous() for name, value in self._net.state_dict().items()}
-        (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state))
+        if isinstance(self._net, InceptionNet):
+            shutil.copyfile(self._net.weights_file, folder / INCEPTION_WEIGHTS_FILE)
+        else:
+            state = {name: value.contiguous() for name, value in self._net.state_dict().items()}
+            (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state))
         (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2))
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
         """Read what `save` wrote."""
         config = FeatureNetworkConfig(**json.loads((folder / CONFIG_FILE).read_text()))
-        net = _Net(config.shape, config.feature_dim, config.classes)
-        net.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
+        net: nn.Module
+        if config.kind == "inception":
+            assert config.weights_sha256 is not None  # noqa: S101
+            net = InceptionNet(folder / INCEPTION_WEIGHTS_FILE, config.weights_sha256)
+        else:
+            net = _Net(config.shape, config.feature_dim, config.classes)
+            net.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
         return cls(net, config, device)
+
+
+def _joined(parts: list[Features]) -> Features:
+    return Features(
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.logits for part in parts]),
+    )
 
 
 def make_feature_network(
@@ -139,41 +222,89 @@ def make_feature_network(
     accuracy.
 
     Raises:
-        FoundryError: A classifier is asked for, but the images have no labels.
+        FoundryError: A classifier is asked for, but the images have no labels; or the weights of
+            the Inception network cannot be had.
     """
     labelled = images.classes > 1
     kind = settings.kind
     if kind == "auto":
         kind = "classifier" if labelled else "random"
-    if kind == "classifier" and not labelled:
+    if kind == "random":
+        return random_network(images.shape, settings.feature_dim, settings.seed, device)
+    if kind == "inception":
+        return _inception_network(images.shape, settings, device)
+    if not labelled:
         raise FoundryError(
             "feature_network.kind is 'classifier', but the images have no classes; sort them into "
             "class folders or use 'random'."
         )
-    classes = images.classes if kind == "classifier" else 0
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        net = _Net(images.shape, settings.feature_dim, classes).to(device)
-        if kind == "classifier":
-            _fit(net, images.train, settings.epochs, settings.seed, torch.device(device))
+        net = _Net(images.shape, settings.feature_dim, images.classes).to(device)
+        _fit(net, images.train, settings.epochs, settings.seed, torch.device(device))
     config = FeatureNetworkConfig(
         kind=kind,
         feature_dim=settings.feature_dim,
         shape=images.shape,
-        classes=classes,
-        trained_on_sha256=images.sha256 if kind == "classifier" else None,
+        classes=images.classes,
+        trained_on_sha256=images.sha256,
         held_out_accuracy=None,
         seed=settings.seed,
     )
     network = FeatureNetwork(net, config, device)
-    if kind == "classifier":
-        _, found = network(images.held_out.images)
-        accuracy = float((found == images.held_out.labels).mean())
-        network.config = config.model_copy(update={"held_out_accuracy": accuracy})
+    found = network(images.held_out.images).classes
+    accuracy = float((found == images.held_out.labels).mean())
+    network.config = config.model_copy(update={"held_out_accuracy": accuracy})
     return network
 
 
-def _fit(net: nn.Module, split: ImageSplit, epochs: int, seed: int, device: torch.device) -> None:
+def random_network(
+    shape: tuple[int, int, int], feature_dim: int, seed: int, device: str = "cpu"
+) -> FeatureNetwork:
+    """A network as it is initialised, the same bits for the same arguments.
+
+    Args:
+        shape: Height and width in pixels, and channels, of the images.
+        feature_dim: Dimensions of the feature space.
+        seed: Of the initialisation.
+        device: Where to compute.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = _Net(shape, feature_dim, 0)
+    config = FeatureNetworkConfig(
+        kind="random",
+        feature_dim=feature_dim,
+        shape=shape,
+        classes=0,
+        trained_on_sha256=None,
+        held_out_accuracy=None,
+        seed=seed,
+    )
+    return FeatureNetwork(net, config, device)
+
+
+def _inception_network(
+    shape: tuple[int, int, int], settings: FeatureNetworkSettings, device: str
+) -> FeatureNetwork:
+    net = InceptionNet(
+        find_weights(settings.weights, settings.weights_sha256), settings.weights_sha256
+    )
+    config = FeatureNetworkConfig(
+        kind="inception",
+        feature_dim=net.FEATURE_DIM,
+        shape=shape,
+        classes=0,
+        trained_on_sha256=None,
+        held_out_accuracy=None,
+        seed=None,
+        weights_sha256=settings.weights_sha256,
+        resize=net.RESIZE,
+    )
+    return FeatureNetwork(net, config, device)
+
+
+def _fit(net: _Net, split: ImageSplit, epochs: int, seed: int, device: torch.device) -> None:
     """Cross-entropy with Adam under a one-cycle learning rate, on randomly shifted images."""
     steps = -(-len(split) // TRAINING_BATCH) * epochs
     optimizer = torch.optim.Adam(net.parameters(), lr=PEAK_LEARNING_RATE, fused=True)
@@ -184,8 +315,9 @@ def _fit(net: nn.Module, split: ImageSplit, epochs: int, seed: int, device: torc
     for _ in range(epochs):
         order = torch.randperm(len(split), generator=stream)
         for rows in order.split(TRAINING_BATCH):
-            images = _to_float(split.images[rows.numpy()]).to(device)
-            _, logits = net(_shift(images, stream))
+            pixels = torch.tensor(split.images[rows.numpy()]).permute(0, 3, 1, 2)
+            images = _to_float(pixels).to(device)
+            _, logits = net.judge(_shift(images, stream))
             loss = F.cross_entropy(logits, labels[rows].to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -203,21 +335,6 @@ def _shift(images: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
     return padded[:, :, top : top + height, left : left + width]
 
 
-def _to_float(images: np.ndarray) -> torch.Tensor:
-    pixels = torch.tensor(images).permute(0, 3, 1, 2)  # a copy: memory-mapped images are read-only
-    return pixels.float().div_(127.5).sub_(1.0)
-
-
-def _as_batches(images: np.ndarray) -> Iterator[torch.Tensor]:
-    for start in range(0, len(images), BATCH_IMAGES):
-        yield _to_float(images[start : start + BATCH_IMAGES])
-
-
-def describe_network(config: FeatureNetworkConfig, sha256: str) -> dict[str, Any]:
-    """The network's part of a metric card."""
-    return {
-        "feature_network": config.kind,
-        "feature_network_sha256": sha256,
-        "feature_dim": config.feature_dim,
-        "feature_network_held_out_accuracy": config.held_out_accuracy,
-    }
+def _to_float(images: torch.Tensor) -> torch.Tensor:
+    """Pixels from 0 to 255 as numbers from -1 to 1."""
+    return images.float().div_(127.5).sub_(1.0)

@@ -62,7 +62,7 @@ def pairwise_distances(images: np.ndarray, labels: np.ndarray | None) -> np.ndar
     Returns:
         The root mean square difference of the pixels of each pair, from 0 to 1; fewer than n.
     """
-    flat = images.reshape(len(images), -1).astype(np.float32) / 255.0
+    flat = images.reshape(len(images), int(np.prod(images.shape[1:]))).astype(np.float32) / 255.0
     groups = [np.arange(len(flat))]
     if labels is not None:
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]

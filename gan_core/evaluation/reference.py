@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from gan_core.data.image_set import ImageSplit
+from gan_core.evaluation.classes import class_shares
 from gan_core.evaluation.feature_network import FeatureNetwork
 from gan_core.evaluation.frechet import Gaussian, fit_gaussian
 
@@ -37,10 +38,10 @@ class Reference:
         """Take the statistics of at most `MOST_IMAGES` images, drawn at random."""
         rows = np.sort(np.random.default_rng(SEED).permutation(len(split))[:MOST_IMAGES])
         parts = np.array_split(rows, max(1, len(rows) // 1000))
-        features, classes = network.over(split.images[part] for part in parts)
-        counts = np.bincount(classes, minlength=network.config.classes)
-        shares = counts / counts.sum() if network.config.classes else np.empty(0)
-        return cls(fit_gaussian(features), shares)
+        features = network.over(split.images[part] for part in parts)
+        classes = network.config.classes
+        shares = class_shares(features.classes, classes) if classes else np.empty(0)
+        return cls(fit_gaussian(features.vectors), shares)
 
     def save(self, folder: Path) -> None:
         """Write the statistics."""

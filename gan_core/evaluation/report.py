@@ -1,82 +1,168 @@
-"""The evaluation of a generator: its distance, the floor beside it, class coverage, and the card.
+"""The evaluation of generated images: two feature spaces, the pixels, and the checks."""
 
-A number without its card means nothing: the card names everything that the number depends on.
-"""
-
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from gan_core.config import EvaluationSettings
 from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
-from gan_core.evaluation.feature_network import FeatureNetwork, describe_network
-from gan_core.evaluation.frechet import fit_gaussian, frechet_distance
+from gan_core.evaluation.card import MetricCard
+from gan_core.evaluation.checks import CheckResult, run_checks
+from gan_core.evaluation.estimate import REPLICATES, Estimate, estimate, mean_estimate
+from gan_core.evaluation.feature_network import FeatureNetwork
+from gan_core.evaluation.pixels import (
+    constant_share,
+    nearest_images,
+    pairwise_distance,
+    pairwise_distances,
+)
+from gan_core.evaluation.real_images import (
+    NEAREST_COUNT,
+    SEED,
+    Networks,
+    RealImages,
+    floor_rows,
+    make_card,
+)
+from gan_core.evaluation.space import SpaceScores
 from gan_core.generator import ReleasedGenerator
 
 EVALUATION_FILE = "evaluation.json"
 
-# A class counts as covered when the samples show it at least a tenth as often as real images do.
-COVERED_SHARE = 0.1
+NEAR_QUANTILE = 0.01  # of the held-out images' distances: what is nearer is a near copy
+PAIRS_KEPT = 16
+RAW_COUNT = 1024  # samples whose pixels are looked at before they are rounded
+RANGE_TOLERANCE = 1e-3
 
 
-class MetricCard(BaseModel):
-    """What a distance depends on. Two distances compare only if their cards are equal."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    metric: str = "Fréchet distance"
-    feature_network: str
-    feature_network_sha256: str
-    feature_dim: int
-    feature_network_held_out_accuracy: float | None
-    samples: int
-    reference: str
-    reference_images: int
-    reference_sha256: str
-    resolution: str
-    preparation: str
-    seed: int
-    torch: str
-
-    @property
-    def line(self) -> str:
-        """The card in one line, to be printed beside the number."""
-        accuracy = self.feature_network_held_out_accuracy
-        skill = "" if accuracy is None else f", accuracy {accuracy:.1%}"
-        return (
-            f"{self.metric} in {self.feature_network} {self.feature_network_sha256[:8]} "
-            f"(d = {self.feature_dim}{skill}), {self.samples} samples against "
-            f"{self.reference_images} images of {self.reference} {self.reference_sha256[:8]}, "
-            f"{self.resolution} ({self.preparation}), seed {self.seed}; the floor takes as many "
-            "training images in the place of the samples"
-        )
-
-
-class Evaluation(BaseModel):
-    """The measured quality of one generator.
+class ClassRow(BaseModel):
+    """What was measured of one class.
 
     Attributes:
-        frechet_distance: Between generated and held-out images.
-        floor: The same with real training images in the place of the generated ones.
-        class_coverage: Share of the classes that the samples show; None without classes.
-        class_shares: Share of the samples in each class; empty without classes.
-        label_agreement: Share of samples that the classifier puts into the class they were asked
-            for; None for an unconditional generator.
-        card: What the distance and the floor depend on.
+        name: The class.
+        share: Of the samples that the classifier puts here.
+        real_share: Of the held-out images.
+        agreement: Share of the samples asked for here that the classifier puts here; None for an
+            unconditional generator.
+        diversity: Pixel distance between samples here, as a share of that between real images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    frechet_distance: float
-    floor: float
-    class_coverage: float | None
-    class_shares: dict[str, float]
-    label_agreement: float | None
-    card: MetricCard
+    name: str
+    share: float
+    real_share: float
+    agreement: float | None
+    diversity: float | None
+
+
+class NearestPair(BaseModel):
+    """A sample and its nearest training image.
+
+    Attributes:
+        sample: Index of the sample.
+        training_image: Row of the training image.
+        distance: Euclidean, over pixels from 0 to 255.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sample: int
+    training_image: int
+    distance: float
+
+
+class Evaluation(BaseModel):
+    """The measured quality of a set of generated images.
+
+    Attributes:
+        gate: In the space that decides.
+        second: In a space blind to the classes.
+        images: Measured on the pixels: `intra_class_diversity`, `nearest_distance_ratio`,
+            `near_copy_share`, `contrast_ratio`, `constant_share`; of a generator also
+            `non_finite_share` and `out_of_range_share`; with labels `label_agreement`.
+        classes: A row for each class, where a classifier tells them apart.
+        nearest_pairs: The samples that are nearest to training images, nearest first.
+        checks: Whether it may be released.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    gate: SpaceScores
+    second: SpaceScores
+    images: dict[str, Estimate]
+    classes: tuple[ClassRow, ...]
+    nearest_pairs: tuple[NearestPair, ...]
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def card(self) -> MetricCard:
+        """What the deciding numbers depend on."""
+        return self.gate.card
+
+    @property
+    def frechet_distance(self) -> float:
+        """In the space that decides."""
+        return self.gate.metrics["frechet_distance"].value
+
+    @property
+    def floor(self) -> float:
+        """The distance of real training images in the place of the samples."""
+        return self.gate.floor["frechet_distance"].value
+
+    @property
+    def class_coverage(self) -> float | None:
+        """Share of the classes that the samples show; None without classes."""
+        return self.gate.value("class_coverage")
+
+    @property
+    def class_shares(self) -> dict[str, float]:
+        """Share of the samples in each class; empty without classes."""
+        return {row.name: row.share for row in self.classes}
+
+    @property
+    def label_agreement(self) -> float | None:
+        """Share of samples in the class they were asked for; None where none was asked for."""
+        found = self.images.get("label_agreement")
+        return None if found is None else found.value
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check holds."""
+        return all(check.passed for check in self.checks)
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Every number by a name of its own; those of the second space begin with `second_`."""
+        floor = {"floor": self.gate.floor["frechet_distance"]}
+        second = {f"second_{name}": found for name, found in self.second.metrics.items()}
+        second["second_floor"] = self.second.floor["frechet_distance"]
+        return {**self.gate.metrics, **floor, **self.images, **second}
+
+    def summary(self) -> dict[str, Any]:
+        """The evaluation as plain values for programs: each number with `<name>_ci` beside it.
+
+        Numbers that JSON does not know, such as infinity, are None.
+        """
+        found: dict[str, Any] = {}
+        for name, number in self.estimates().items():
+            found[name] = _plain(number.value)
+            found[f"{name}_ci"] = [_plain(number.low), _plain(number.high)]
+        return {
+            "class_coverage": None,
+            "label_agreement": None,
+            **found,
+            "frechet_distance_extrapolated": self.gate.extrapolated,
+            "class_shares": self.class_shares,
+            "passed": self.passed,
+            "checks": [check.model_dump() for check in self.checks],
+            "card": {**self.card.model_dump(), "line": self.card.line},
+            "second_card": {**self.second.card.model_dump(), "line": self.second.card.line},
+        }
 
     def write(self, folder: Path) -> None:
         """Put the evaluation into a folder."""
@@ -88,108 +174,198 @@ class Evaluation(BaseModel):
         return cls.model_validate_json((folder / EVALUATION_FILE).read_text())
 
 
-def evaluate(
-    generator: ReleasedGenerator,
-    images: ImageSet,
-    network: FeatureNetwork,
-    settings: EvaluationSettings,
-) -> Evaluation:
-    """Measure a generator against the held-out images.
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures images against one pipeline's held-out images.
 
-    Generated images get the labels of the real training images that stand for the floor, so that
-    both sets have the same classes in the same numbers.
-
-    Raises:
-        FoundryError: The generator, the network and the images do not have the same shape, or
-            there are fewer than 2 images to train on or held out.
+    Attributes:
+        images: The prepared set.
+        networks: In whose spaces.
+        real: The real images as the networks see them.
+        settings: Sample count, seed and bounds.
     """
-    _check_shapes(generator, images, network)
-    if min(len(images.train), len(images.held_out)) < 2:
-        raise FoundryError(
-            f"there are {len(images.train)} training and {len(images.held_out)} held-out images, "
-            "but a distance needs 2 of each; add images."
+
+    images: ImageSet
+    networks: Networks
+    real: RealImages
+    settings: EvaluationSettings
+
+    def evaluate(self, generator: ReleasedGenerator) -> tuple[Evaluation, np.ndarray]:
+        """Measure a generator, asked for the labels of the images that stand for the floor.
+
+        Returns:
+            The evaluation, and the samples, uint8, shape (n, height, width, channels).
+
+        Raises:
+            FoundryError: The generator and the images do not have the same shape.
+        """
+        self._require_shape("generator", generator.config.shape)
+        labels = self.images.train.labels[floor_rows(self.images, self.settings)]
+        asked = labels if generator.config.classes else None
+        samples = generator.sample(len(labels), seed=self.settings.seed, labels=asked)
+        raw = _raw_outputs(generator, asked, self.settings.seed)
+        return self._measure(samples, asked, raw), samples
+
+    def evaluate_images(self, samples: np.ndarray, labels: np.ndarray | None = None) -> Evaluation:
+        """Measure images, whoever made them.
+
+        Args:
+            samples: uint8, shape (n, height, width, channels), n at least 2.
+            labels: The class that each shows, int64, shape (n,); None if that is not known.
+
+        Raises:
+            FoundryError: The samples do not have the images' shape, or there is only one.
+        """
+        self._require_shape("samples", samples.shape[1:])
+        if len(samples) < 2:
+            raise FoundryError(
+                f"there is {len(samples)} image, but a distance needs at least 2; add images."
+            )
+        return self._measure(samples, labels, {})
+
+    def _measure(
+        self, samples: np.ndarray, labels: np.ndarray | None, raw: dict[str, Estimate]
+    ) -> Evaluation:
+        seen = self.networks.gate(samples)
+        gate = self.real.gate.score(seen, self._card(self.networks.gate, len(samples)))
+        second = self.real.second.score(
+            self.networks.second(samples), self._card(self.networks.second, len(samples))
         )
-    count = min(settings.samples, len(images.train))
-    stream = np.random.default_rng(settings.seed)
-    rows = np.sort(stream.permutation(len(images.train))[:count])
-    labels = images.train.labels[rows]
+        classes = seen.classes if self.networks.gate.config.classes else None
+        shown = labels if labels is not None else classes
+        distances, pairs = _memorisation(samples, self.images, self.real)
+        of_images = {
+            "intra_class_diversity": _diversity(samples, shown, self.real),
+            **distances,
+            "contrast_ratio": _exactly(float(samples.std()) / self.real.contrast),
+            "constant_share": _exactly(constant_share(samples)),
+            **raw,
+        }
+        if labels is not None and classes is not None:
+            of_images["label_agreement"] = mean_estimate(classes == labels)
+        measured = {name: found.value for name, found in {**gate.metrics, **of_images}.items()}
+        return Evaluation(
+            gate=gate,
+            second=second,
+            images=of_images,
+            classes=()
+            if classes is None
+            else _class_rows(classes, labels, samples, self.images.class_names, self.real),
+            nearest_pairs=pairs,
+            checks=tuple(run_checks(measured, self.settings.checks)),
+        )
 
-    reference_features, reference_classes = network(images.held_out.images)
-    reference = fit_gaussian(reference_features)
-    real_features, _ = network.over(
-        images.train.images[part] for part in np.array_split(rows, max(1, count // 1000))
+    def _card(self, network: FeatureNetwork, samples: int) -> MetricCard:
+        return make_card(network, self.images, self.settings, samples)
+
+    def _require_shape(self, what: str, shape: tuple[int, ...]) -> None:
+        shapes = {
+            what: shape,
+            "images": self.images.shape,
+            "feature network": self.networks.gate.config.shape,
+        }
+        if len(set(shapes.values())) > 1:
+            text = ", ".join(
+                f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()
+            )
+            raise FoundryError(
+                f"the shapes differ: {text}; materialize the whole pipeline with one "
+                "data.resolution, or bring the images to it."
+            )
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _exactly(value: float) -> Estimate:
+    """A number of all the images, which is not an estimate of another."""
+    return Estimate(value=value, low=value, high=value)
+
+
+def _memorisation(
+    samples: np.ndarray, images: ImageSet, real: RealImages
+) -> tuple[dict[str, Estimate], tuple[NearestPair, ...]]:
+    """How near samples lie to training images, beside how near held-out images do."""
+    some = np.sort(np.random.default_rng(SEED).permutation(len(samples))[:NEAREST_COUNT])
+    nearest = nearest_images(samples[some], images.train.images)
+    ratios = nearest.distances / np.median(real.nearest_distances)
+    order = np.argsort(nearest.distances, kind="stable")[:PAIRS_KEPT]
+    near = nearest.distances < np.quantile(real.nearest_distances, NEAR_QUANTILE)
+    pairs = tuple(
+        NearestPair(
+            sample=int(some[index]),
+            training_image=int(nearest.rows[index]),
+            distance=float(nearest.distances[index]),
+        )
+        for index in order
     )
-    batches = generator.sample_batches(
-        count, seed=settings.seed, labels=labels if generator.config.classes else None
-    )
-    features, classes = network.over(batch.images for batch in batches)
-
-    is_classifier = network.config.classes > 0
-    shares: dict[str, float] = {}
-    coverage = None
-    if is_classifier:
-        shares, coverage = class_coverage(classes, reference_classes, images.class_names)
-    card = MetricCard(
-        **describe_network(network.config, network.sha256),
-        samples=count,
-        reference=f"{images.description['source']} held_out",
-        reference_images=len(images.held_out),
-        reference_sha256=images.sha256,
-        resolution="x".join(str(side) for side in images.shape),
-        preparation=f"{images.description['fit']}, {images.description['resampling']}",
-        seed=settings.seed,
-        torch=torch.__version__,
-    )
-    agreement = float((classes == labels).mean()) if generator.config.classes else None
-    return Evaluation(
-        frechet_distance=frechet_distance(fit_gaussian(features), reference),
-        floor=frechet_distance(fit_gaussian(real_features), reference),
-        class_coverage=coverage,
-        class_shares=shares,
-        label_agreement=agreement if is_classifier else None,
-        card=card,
-    )
+    return {
+        "nearest_distance_ratio": _median_estimate(ratios),
+        "near_copy_share": mean_estimate(near),
+    }, pairs
 
 
-def class_coverage(
-    classes: np.ndarray, reference_classes: np.ndarray, names: tuple[str, ...]
-) -> tuple[dict[str, float], float]:
-    """How many of the real classes a set of samples shows.
-
-    Args:
-        classes: Class of each sample, int64, shape (n,).
-        reference_classes: Class of each real image, int64, shape (m,).
-        names: By class.
-
-    Returns:
-        The share of the samples in each class, and the share of the classes covered, 0 to 1.
-    """
-    shares = np.bincount(classes, minlength=len(names)) / len(classes)
-    real_shares = np.bincount(reference_classes, minlength=len(names)) / len(reference_classes)
-    covered = covered_share(classes, real_shares)
-    return dict(zip(names, shares.tolist(), strict=True)), covered
+def _median_estimate(values: np.ndarray) -> Estimate:
+    stream = np.random.default_rng(SEED)
+    drawn = values[stream.integers(len(values), size=(REPLICATES, len(values)))]
+    return estimate(float(np.median(values)), np.median(drawn, axis=1), least=0.0)
 
 
-def covered_share(classes: np.ndarray, real_shares: np.ndarray) -> float:
-    """Share of the real classes that a set of samples shows.
+def _diversity(samples: np.ndarray, labels: np.ndarray | None, real: RealImages) -> Estimate:
+    """Pixel distances between samples of a class, as shares of those between real images."""
+    if labels is None or len(real.pairwise_distances) == 1:
+        ratios = pairwise_distances(samples, None) / real.pairwise_distances[0]
+    else:
+        ratios = np.concatenate(
+            [
+                pairwise_distances(samples[labels == label], None) / distance
+                for label, distance in enumerate(real.pairwise_distances)
+                if distance > 0
+            ]
+        )
+    return mean_estimate(ratios, most=np.inf) if len(ratios) else _exactly(0.0)
 
-    Args:
-        classes: Class of each sample, int64, shape (n,).
-        real_shares: Share of the real images in each class, shape (classes,).
-    """
-    shares = np.bincount(classes, minlength=len(real_shares)) / len(classes)
-    present = real_shares > 0
-    return float((shares >= COVERED_SHARE * real_shares)[present].mean())
+
+def _class_rows(
+    classes: np.ndarray,
+    labels: np.ndarray | None,
+    samples: np.ndarray,
+    names: tuple[str, ...],
+    real: RealImages,
+) -> tuple[ClassRow, ...]:
+    shown = labels if labels is not None else classes
+    rows = []
+    for index, (name, distance) in enumerate(zip(names, real.pairwise_distances, strict=True)):
+        own = shown == index
+        some = labels is not None and own.any()
+        rows.append(
+            ClassRow(
+                name=name,
+                share=float((classes == index).mean()),
+                real_share=float(real.gate.class_shares[index]),
+                agreement=float((classes[own] == index).mean()) if some else None,
+                diversity=pairwise_distance(samples[own], None) / distance
+                if distance > 0 and own.sum() > 1
+                else None,
+            )
+        )
+    return tuple(rows)
 
 
-def _check_shapes(generator: ReleasedGenerator, images: ImageSet, network: FeatureNetwork) -> None:
-    shapes: dict[str, Any] = {
-        "generator": generator.config.shape,
-        "images": images.shape,
-        "feature network": network.config.shape,
+def _raw_outputs(
+    generator: ReleasedGenerator, labels: np.ndarray | None, seed: int
+) -> dict[str, Estimate]:
+    """What rounding to 8 bits hides: numbers that are none, and numbers out of range."""
+    count = RAW_COUNT if labels is None else min(RAW_COUNT, len(labels))
+    some = None if labels is None else np.random.default_rng(SEED).permutation(labels)[:count]
+    non_finite, out_of_range = 0, 0
+    for output in generator.output_batches(count, seed=seed, labels=some):
+        finite = output.isfinite()
+        beyond = (output.abs() > 1 + RANGE_TOLERANCE) & finite
+        non_finite += int((~finite).flatten(1).any(1).sum())
+        out_of_range += int(beyond.flatten(1).any(1).sum())
+    return {
+        "non_finite_share": _exactly(non_finite / count),
+        "out_of_range_share": _exactly(out_of_range / count),
     }
-    if len(set(shapes.values())) > 1:
-        text = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
-        raise FoundryError(
-            f"the shapes differ: {text}; materialize the whole pipeline with one data.resolution."
-        )

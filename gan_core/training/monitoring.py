@@ -4,10 +4,11 @@ import numpy as np
 
 from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
+from gan_core.evaluation.classes import covered_share
 from gan_core.evaluation.feature_network import FeatureNetwork
 from gan_core.evaluation.frechet import fit_gaussian, frechet_distance
+from gan_core.evaluation.pixels import pairwise_distance
 from gan_core.evaluation.reference import Reference
-from gan_core.evaluation.report import covered_share
 from gan_core.generator import ReleasedGenerator
 from gan_core.training.alarms import Measurement
 from gan_core.training.job import TrainingJob
@@ -53,33 +54,12 @@ class Monitor:
         """
         labels = self._labels if generator.config.classes else None
         pixels = generator.sample(self._count, seed=LATENT_SEED, labels=labels)
-        features, classes = self._network(pixels)
+        features = self._network(pixels)
         shares = self._reference.class_shares
         return Measurement(
             images=images_shown,
-            distance=frechet_distance(fit_gaussian(features), self._reference.gaussian),
-            class_coverage=covered_share(classes, shares) if len(shares) else None,
+            distance=frechet_distance(fit_gaussian(features.vectors), self._reference.gaussian),
+            class_coverage=covered_share(features.classes, shares) if len(shares) else None,
             diversity=pairwise_distance(pixels, labels),
             discriminator_accuracy=accuracy,
         )
-
-
-def pairwise_distance(images: np.ndarray, labels: np.ndarray | None) -> float:
-    """Mean distance between two images, of the same class where labels are given.
-
-    Each image is compared with the next one of its class.
-
-    Args:
-        images: uint8, shape (n, height, width, channels).
-        labels: int64, shape (n,).
-
-    Returns:
-        The mean over pairs of the root mean square difference of the pixels, from 0 to 1.
-    """
-    flat = images.reshape(len(images), -1).astype(np.float32) / 255.0
-    groups = [np.arange(len(flat))]
-    if labels is not None:
-        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    differences = [np.diff(flat[rows], axis=0) for rows in groups]
-    distances = [np.sqrt(np.square(part).mean(axis=1)) for part in differences]
-    return float(np.concatenate(distances).mean()) if any(len(d) for d in distances) else 0.0

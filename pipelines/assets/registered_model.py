@@ -25,7 +25,9 @@ class Decision:
     reason: str
 
 
-def decide(candidate: float, champion: float | None, champion_name: str) -> Decision:
+def decide(
+    candidate: float, champion: float | None, champion_name: str, failed_checks: str = ""
+) -> Decision:
     """The candidate becomes champion if it is at least as close to the real images.
 
     Args:
@@ -33,9 +35,12 @@ def decide(candidate: float, champion: float | None, champion_name: str) -> Deci
         champion: The present champion's, measured in the same way; None if there is none, or if
             it makes images of another shape.
         champion_name: For the sentence.
+        failed_checks: What the blocking checks of the evaluation found, if anything.
     """
     from pipelines.registry import CHALLENGER, CHAMPION
 
+    if failed_checks:
+        return Decision(CHALLENGER, failed_checks)
     if not math.isfinite(candidate):
         return Decision(CHALLENGER, f"its distance is {candidate}")
     if champion is None or not math.isfinite(champion):
@@ -111,26 +116,37 @@ def _work(stage: StageContext) -> StageResult:
 def _compare(
     stage: StageContext, evaluation: "Evaluation", champion: "RegisteredVersion | None"
 ) -> Decision:
-    """Measure the present champion on the candidate's reference, latents and network."""
-    from gan_core.data.image_set import open_image_set
-    from gan_core.evaluation.feature_network import FeatureNetwork
-    from gan_core.evaluation.report import evaluate
+    """Measure the present champion on the candidate's reference, latents and networks."""
+    from gan_core.evaluation.card import require_same_cards
     from gan_core.generator import load_generator
+    from pipelines.evaluator import open_evaluator
 
-    images = open_image_set(stage.upstream("training_images"))
+    candidate = evaluation.frechet_distance
+    # Dagster's blocking checks stop a run; a person may still materialize this stage alone.
+    failed = [check for check in evaluation.checks if not check.passed]
+    sentence = "; ".join(f"{check.name} failed: {check.message}" for check in failed)
+    if failed and stage.settings.evaluation.checks.blocking:
+        return decide(candidate, None, "champion", sentence)
     if champion is None:
-        return decide(evaluation.frechet_distance, None, "champion")
+        return decide(candidate, None, "champion")
     device = choose_device(stage.settings.training.device)
+    evaluator = open_evaluator(
+        stage.pipeline,
+        stage.settings,
+        stage.upstream("training_images"),
+        stage.upstream("feature_network"),
+        device,
+    )
     generator = load_generator(champion.uri, device)
     name = f"champion version {champion.version}"
-    if generator.config.shape != images.shape or generator.config.classes not in (
+    if generator.config.shape != evaluator.images.shape or generator.config.classes not in (
         0,
-        images.classes,
+        evaluator.images.classes,
     ):
-        return decide(evaluation.frechet_distance, None, f"{name} of the same shape")
-    network = FeatureNetwork.load(stage.upstream("feature_network"), device)
-    other = evaluate(generator, images, network, stage.settings.evaluation)
-    return decide(evaluation.frechet_distance, other.frechet_distance, name)
+        return decide(candidate, None, f"{name} of the same shape")
+    other, _ = evaluator.evaluate(generator)
+    require_same_cards(evaluation.card, other.card)
+    return decide(candidate, other.frechet_distance, name)
 
 
 REGISTERED_MODEL = Stage(

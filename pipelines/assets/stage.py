@@ -97,6 +97,25 @@ class StageContext:
 
 
 @dataclass(frozen=True)
+class CheckOutcome:
+    """What an asset check says.
+
+    Attributes:
+        name: One of the stage's checks.
+        passed: Whether it holds.
+        blocking: Whether the stages that follow are skipped if it does not.
+        message: One sentence.
+        metadata: What it compared.
+    """
+
+    name: str
+    passed: bool
+    blocking: bool
+    message: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class StageResult:
     """What a stage found or made.
 
@@ -104,11 +123,13 @@ class StageResult:
         data_version: The key of its folder, or what else identifies the result.
         reused: Whether it was there already.
         metadata: What a person wants to see of it in Dagster.
+        checks: The outcome of each of its checks.
     """
 
     data_version: str
     reused: bool
     metadata: Mapping[str, Any]
+    checks: tuple[CheckOutcome, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +143,7 @@ class Stage:
         upstream: Names of the stages it reads.
         kinds: Icons in the user interface.
         pool: Concurrency pool, for stages that want the whole device.
+        checks: Asset checks that its work gives the outcomes of, with their descriptions.
         version: Raised when the same inputs would give another result.
     """
 
@@ -131,6 +153,7 @@ class Stage:
     upstream: tuple[str, ...] = ()
     kinds: frozenset[str] = field(default_factory=frozenset)
     pool: str | None = None
+    checks: Mapping[str, str] = field(default_factory=dict)
     version: str = "1"
 
     def build_asset(self, pipeline: str, settings: PipelineSettings) -> dg.AssetsDefinition:
@@ -145,10 +168,19 @@ class Stage:
             kinds=set(self.kinds),
             pool=self.pool,
             code_version=self.version,
+            check_specs=[
+                dg.AssetCheckSpec(
+                    name,
+                    asset=dg.AssetKey([pipeline, self.name]),
+                    description=description,
+                    blocking=True,
+                )
+                for name, description in self.checks.items()
+            ],
         )
         def stage_asset(
             context: dg.AssetExecutionContext, overrides: SettingsOverrides
-        ) -> dg.MaterializeResult[None]:
+        ) -> dg.MaterializeResult:
             publish("stage_started", self.name)
             start = time.monotonic()
             try:
@@ -161,9 +193,21 @@ class Stage:
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(result.data_version),
                 metadata={**result.metadata, "seconds": seconds, "reused": result.reused},
+                check_results=[_check_result(outcome) for outcome in result.checks],
             )
 
         return stage_asset
+
+
+def _check_result(outcome: CheckOutcome) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.ERROR if outcome.blocking else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        check_name=outcome.name,
+        passed=outcome.passed,
+        severity=severity,
+        description=outcome.message,
+        metadata=outcome.metadata,
+    )
 
 
 def inline_grid(pixels: "np.ndarray", caption: str) -> dg.MarkdownMetadataValue:

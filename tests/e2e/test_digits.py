@@ -151,3 +151,34 @@ def test_models_lists_versions_with_aliases(finished_run: FinishedRun) -> None:
 
     assert listed["name"] == "digits"
     assert [(v["version"], v["aliases"]) for v in listed["versions"]] == [(1, ["champion"])]
+
+
+def test_images_of_anyone_are_scored_against_the_pipelines_real_ones(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    archive = finished_run.result.json["samples"]["archive"]
+    folder = Path(archive).parent / "images"
+    scored = run_command(
+        finished_run.home, "evaluate", str(folder), "--against", "digits", "--json"
+    )
+    found = scored.json
+    assert found["card"]["samples"] == 64
+    assert (
+        found["card"]["feature_network_sha256"]
+        == (finished_run.result.json["evaluation"]["card"]["feature_network_sha256"])
+    )
+    for name in ("frechet_distance", "kid", "precision", "recall", "density", "coverage"):
+        low, high = found[f"{name}_ci"]
+        assert low <= found[name] <= high
+    shown = run_command(finished_run.home, "evaluate", archive, "--against", "digits")
+    assert "frechet distance" in shown.stdout
+    assert "memorisation" in shown.stdout
+
+    noise = tmp_path / "noise.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 16, 16, 1), dtype=np.uint8)
+    np.savez(noise, images=pixels)
+    bad = run_command(
+        finished_run.home, "evaluate", str(noise), "--against", "digits", "--json"
+    ).json
+    assert bad["frechet_distance_ci"][0] > found["frechet_distance_ci"][1]
+    assert bad["passed"] is False

@@ -10,6 +10,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.mirror]
 
 SHORT = {
     "training.kimg": 1,
+    "evaluation.checks.blocking": False,
     "feature_network.epochs": 1,
     "evaluation.samples": 500,
 }

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 SHORT = {
     "training.kimg": 2,
+    "evaluation.checks.blocking": False,
     "feature_network.epochs": 2,
     "training.threads": 2,
     "network.generator_channels": [32, 16, 16],

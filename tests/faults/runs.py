@@ -20,6 +20,7 @@ StartRun = Callable[..., "StartedRun"]
 KIMG = 16  # six seconds of training
 SETTINGS = [
     f"training.kimg={KIMG}",
+    "evaluation.checks.blocking=false",
     "training.threads=1",
     "training.checkpoint_interval_seconds=0.5",
     "network.generator_channels=[32, 16, 16]",

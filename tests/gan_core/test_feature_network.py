@@ -11,11 +11,8 @@ from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.data.manifest import list_images
 from gan_core.data.preparation import prepare_images
 from gan_core.errors import FoundryError
-from gan_core.evaluation.feature_network import (
-    FeatureNetwork,
-    describe_network,
-    make_feature_network,
-)
+from gan_core.evaluation.card import describe_network
+from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
 
 
 def trained(images: ImageSet, **settings: Any) -> FeatureNetwork:
@@ -70,10 +67,11 @@ def test_the_classifier_tells_the_digits_apart(digit_images: ImageSet) -> None:
     accuracy = network.config.held_out_accuracy
     assert accuracy is not None
     assert accuracy > 0.97
-    features, classes = network(digit_images.held_out.images)
-    assert (classes == digit_images.held_out.labels).mean() == accuracy
-    assert features.shape == (359, 64)
-    assert features.dtype == np.float64
+    features = network(digit_images.held_out.images)
+    assert (features.classes == digit_images.held_out.labels).mean() == accuracy
+    assert features.vectors.shape == (359, 64)
+    assert features.vectors.dtype == np.float64
+    assert features.logits.shape == (359, 10)
     assert network.config.trained_on_sha256 == digit_images.sha256
 
 
@@ -100,7 +98,7 @@ def test_images_without_labels_get_a_random_network(kind: str, unlabelled: Image
     assert network.config.kind == "random"
     assert network.config.held_out_accuracy is None
     assert network.config.classes == 0
-    assert network(unlabelled.train.images)[0].shape == (200, 16)
+    assert network(unlabelled.train.images).vectors.shape == (200, 16)
     assert network.sha256 == trained(unlabelled, kind=kind, feature_dim=16).sha256
 
 
@@ -120,22 +118,23 @@ def test_a_network_that_was_saved_gives_the_same_features(few: ImageSet, tmp_pat
     loaded = FeatureNetwork.load(tmp_path)
     assert loaded.config == network.config
     assert loaded.sha256 == network.sha256
-    for expected, found in zip(network(few.train.images), loaded(few.train.images), strict=True):
-        assert np.array_equal(expected, found)
+    expected, found = network(few.train.images), loaded(few.train.images)
+    assert np.array_equal(expected.vectors, found.vectors)
+    assert np.array_equal(expected.logits, found.logits)
 
 
 def test_features_of_batches_are_those_of_the_whole(few: ImageSet) -> None:
     network = trained(few, kind="random")
-    whole, _ = network(few.train.images)
-    parts, _ = network.over([few.train.images[:64], few.train.images[64:]])
-    assert np.allclose(whole, parts, atol=1e-5)
+    whole = network(few.train.images)
+    parts = network.over([few.train.images[:64], few.train.images[64:]])
+    assert np.allclose(whole.vectors, parts.vectors, atol=1e-5)
 
 
 def test_features_do_not_depend_on_what_else_is_in_the_batch(few: ImageSet) -> None:
     network = trained(few)
-    together, _ = network(few.train.images)
-    alone, _ = network(few.train.images[:1])
-    assert np.allclose(together[:1], alone, atol=1e-5)
+    together = network(few.train.images)
+    alone = network(few.train.images[:1])
+    assert np.allclose(together.vectors[:1], alone.vectors, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (20, 12, 3), (9, 17, 4)])
@@ -145,7 +144,7 @@ def test_any_shape_of_images_has_features(
     images = np.zeros((4, *shape), np.uint8)
     split = ImageSplit(images, np.full(4, -1))
     network = trained(replace(unlabelled, train=split, held_out=split), feature_dim=8)
-    assert network(images)[0].shape == (4, 8)
+    assert network(images).vectors.shape == (4, 8)
 
 
 def test_training_a_network_leaves_other_random_numbers_alone(few: ImageSet) -> None:
@@ -158,7 +157,7 @@ def test_training_a_network_leaves_other_random_numbers_alone(few: ImageSet) -> 
 
 def test_a_card_names_the_network_by_its_hash(few: ImageSet) -> None:
     network = trained(few, kind="random", feature_dim=16)
-    part = describe_network(network.config, network.sha256)
-    assert part["feature_network"] == "random"
+    part = describe_network(network)
+    assert part["feature_network"] == "random R16 (seed 0)"
     assert part["feature_network_sha256"] == network.sha256
     assert part["feature_dim"] == 16

@@ -42,6 +42,10 @@ def assert_nothing_started(home: Path) -> None:
         (["digits", "--set", "training.kimg=[1"], ["not valid YAML"]),
         (["digits", "--set", "data.resolution=30"], ["30x30", "multiples of 4"]),
         (["digits", "--set", "data.path=/etc"], ["data.path cannot be changed for one run"]),
+        (
+            ["digits", "--set", "feature_network.weights=/etc/passwd"],
+            ["feature_network.weights cannot be changed for one run"],
+        ),
         (["digits", "--seed", "-1"], ["training.seed is -1", "greater than or equal to 0"]),
     ],
 )
@@ -50,6 +54,16 @@ def test_a_mistake_in_run_is_one_sentence_and_starts_nothing(
 ) -> None:
     assert_refused(invoke("run", "--json", *arguments), *parts)
     assert_nothing_started(own_home)
+
+
+def test_a_mistake_in_evaluate_is_one_sentence(tmp_path: Path) -> None:
+    images = str(tmp_path)
+    assert_refused(invoke("evaluate", images, "--against", "mnits"), "did you mean mnist?")
+    assert_refused(
+        invoke("evaluate", images, "--against", "digits", "--json"),
+        "digits/training_images was never materialized here",
+        "`gan-foundry run digits`",
+    )
 
 
 def test_what_the_user_typed_is_shown_as_it_was_typed(own_home: Path) -> None:

@@ -11,7 +11,6 @@ import torch
 
 from gan_core.config import NetworkSettings, PipelineSettings
 from gan_core.errors import FoundryError
-from gan_core.evaluation.report import Evaluation, MetricCard
 from gan_core.generator import GeneratorConfig, ReleasedGenerator, load_generator
 from gan_core.networks import build_generator
 from pipelines import registry
@@ -19,6 +18,7 @@ from pipelines.assets.registered_model import decide
 from pipelines.home import PROJECT
 from pipelines.model_card import model_card
 from pipelines.tracking import TrackedRun, open_run
+from tests.gan_core.evaluation_samples import make_evaluation
 
 SETTINGS = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
 CARD = "# tiny\n\nA generator of nothing.\n"
@@ -233,31 +233,6 @@ def test_a_candidate_becomes_champion_unless_it_is_farther_from_the_real_images(
     assert "4.00 of champion version 2" in decision.reason
 
 
-def evaluation(class_coverage: float | None) -> Evaluation:
-    card = MetricCard(
-        feature_network="classifier",
-        feature_network_sha256="1234567890",
-        feature_dim=64,
-        feature_network_held_out_accuracy=0.991,
-        samples=1438,
-        reference="digits held_out",
-        reference_images=359,
-        reference_sha256="9876543210",
-        resolution="16x16x1",
-        preparation="crop, Pillow lanczos",
-        seed=20000,
-        torch="2.15.0",
-    )
-    return Evaluation(
-        frechet_distance=4.126,
-        floor=3.4,
-        class_coverage=class_coverage,
-        class_shares={},
-        label_agreement=None,
-        card=card,
-    )
-
-
 DATA = {
     "source": "digits",
     "licence": "CC BY 4.0",
@@ -271,8 +246,8 @@ DATA = {
 
 
 def test_the_card_tells_quality_with_its_measure_data_recipe_and_use() -> None:
-    card = model_card("digits", SETTINGS, evaluation(0.9), DATA, "weights hash")
-    measured = evaluation(0.9).card.line
+    card = model_card("digits", SETTINGS, make_evaluation(0.9), DATA, "weights hash")
+    measured = make_evaluation(0.9).card.line
     for part in ("**4.13**", "3.40 (the floor)", "90%", measured, "CC BY 4.0", "1438", "2 classes"):
         assert part in card
     assert 'load_generator("models:/digits@champion")' in card
@@ -282,6 +257,6 @@ def test_the_card_tells_quality_with_its_measure_data_recipe_and_use() -> None:
 
 def test_the_card_of_images_without_classes_claims_none() -> None:
     data = {**DATA, "class_names": []}
-    card = model_card("digits", SETTINGS, evaluation(None), data, "weights hash")
+    card = model_card("digits", SETTINGS, make_evaluation(None), data, "weights hash")
     assert "no classes" in card
     assert "Class coverage: not measured." in card

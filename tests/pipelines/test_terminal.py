@@ -123,6 +123,7 @@ def run_summary(folder: Path) -> dict[str, Any]:
         "alias": "champion",
         "evaluation": {
             "frechet_distance": 1.234,
+            "frechet_distance_ci": [1.1, 1.4],
             "floor": 0.567,
             "class_coverage": 0.9,
             "card": {"line": "Fréchet distance in classifier 01234567 (d = 64)"},
@@ -140,7 +141,7 @@ def test_a_result_keeps_long_paths_whole(is_terminal: bool) -> None:
 
     lines = shown.text.splitlines()
     assert f"sample grid       {folder}/grid.png" in lines
-    assert "Fréchet distance  1.23   (floor, real against real: 0.57)" in lines
+    assert "Fréchet distance  1.23   (95 %: 1.10 to 1.40; floor, real against real: 0.57)" in lines
     assert "class coverage    90%" in lines
     assert "registered        digits version 3 (champion)" in lines
     assert "time              61 s, of which training 40 s" in lines

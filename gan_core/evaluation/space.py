@@ -1,0 +1,159 @@
+"""Real images in the eyes of one feature network, and what generated ones score against them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from gan_core.data.image_set import ImageSet
+from gan_core.evaluation.card import MetricCard
+from gan_core.evaluation.classes import (
+    class_shares,
+    coverage_estimate,
+    divergence_estimate,
+    inception_score,
+)
+from gan_core.evaluation.estimate import Estimate
+from gan_core.evaluation.feature_network import FeatureNetwork, Features
+from gan_core.evaluation.frechet import count_curve, distance_estimate
+from gan_core.evaluation.kernel import kernel_distance
+from gan_core.evaluation.manifold import NEIGHBOURS, Manifold, compare, fit_manifold
+
+
+class CurvePoint(BaseModel):
+    """The Fréchet distance at a sample count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int
+    frechet_distance: float
+
+
+class SpaceScores(BaseModel):
+    """What a set of images scores in one feature space.
+
+    Attributes:
+        card: What the numbers depend on.
+        metrics: By name: `frechet_distance`, `kid`, `precision`, `recall`, `density`, `coverage`;
+            with a network that tells classes apart `inception_score`; with a classifier of these
+            images also `class_coverage` and `class_kl`.
+        floor: The same of real training images in the place of the generated ones.
+        curve: The distance at several sample counts, whose bias falls with the count.
+        extrapolated: The distance without that bias.
+        floor_extrapolated: The same of the floor.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    card: MetricCard
+    metrics: dict[str, Estimate]
+    floor: dict[str, Estimate]
+    curve: tuple[CurvePoint, ...]
+    extrapolated: float
+    floor_extrapolated: float
+
+    def value(self, metric: str) -> float | None:
+        """A metric's value; None if this space has none."""
+        found = self.metrics.get(metric)
+        return None if found is None else found.value
+
+
+@dataclass(frozen=True)
+class RealSpace:
+    """The held-out images in one feature space, and the floor.
+
+    Attributes:
+        held_out: Their features.
+        manifold: Their balls; None if there are too few.
+        class_shares: Share of them in each class as the network sees them; empty without classes.
+        floor: What training images score.
+        floor_extrapolated: Their distance without the bias of the count.
+    """
+
+    held_out: Features
+    manifold: Manifold | None
+    class_shares: np.ndarray
+    floor: dict[str, Estimate]
+    floor_extrapolated: float
+
+    @classmethod
+    def measure(cls, network: FeatureNetwork, images: ImageSet, rows: np.ndarray) -> "RealSpace":
+        """See the real images.
+
+        Args:
+            network: In whose eyes.
+            images: The prepared set.
+            rows: Of the training images that stand for samples, shape (n,).
+        """
+        held_out = network(images.held_out.images)
+        shares = np.empty(0)
+        if network.config.classes:
+            shares = class_shares(held_out.classes, network.config.classes)
+        without_floor = cls(held_out, _manifold(held_out), shares, {}, 0.0)
+        training = network.over(
+            images.train.images[part] for part in np.array_split(rows, max(1, len(rows) // 1000))
+        )
+        floor = without_floor.metrics(training)
+        extrapolated = count_curve(training.vectors, held_out.vectors).extrapolated
+        return cls(held_out, without_floor.manifold, shares, floor, extrapolated)
+
+    def metrics(self, features: Features) -> dict[str, Estimate]:
+        """Every metric of a set of images against the held-out ones."""
+        real, seen = self.held_out.vectors, features.vectors
+        found = {"frechet_distance": distance_estimate(seen, real)}
+        if min(len(seen), len(real)) >= 4:
+            found["kid"] = kernel_distance(seen, real)
+        manifold = _manifold(features)
+        if self.manifold is not None and manifold is not None:
+            found |= compare(self.manifold, manifold).estimates()
+        if features.logits.shape[1]:
+            found["inception_score"] = inception_score(features.logits)
+        if len(self.class_shares):
+            found["class_coverage"] = coverage_estimate(features.classes, self.class_shares)
+            found["class_kl"] = divergence_estimate(features.classes, self.class_shares)
+        return found
+
+    def score(self, features: Features, card: MetricCard) -> SpaceScores:
+        """What generated images score here."""
+        curve = count_curve(features.vectors, self.held_out.vectors)
+        points = zip(curve.counts, curve.distances, strict=True)
+        return SpaceScores(
+            card=card,
+            metrics=self.metrics(features),
+            floor=self.floor,
+            curve=tuple(CurvePoint(samples=n, frechet_distance=value) for n, value in points),
+            extrapolated=curve.extrapolated,
+            floor_extrapolated=self.floor_extrapolated,
+        )
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What `from_tensors` needs, beside the floor."""
+        found = {
+            "vectors": self.held_out.vectors,
+            "logits": self.held_out.logits,
+            "class_shares": self.class_shares,
+        }
+        if self.manifold is not None:
+            found["radii"] = self.manifold.radii.numpy()
+        return found
+
+    @classmethod
+    def from_tensors(
+        cls,
+        tensors: Mapping[str, np.ndarray],
+        floor: dict[str, Estimate],
+        floor_extrapolated: float,
+    ) -> "RealSpace":
+        """Put together what was kept."""
+        manifold = None
+        if "radii" in tensors:
+            points = np.ascontiguousarray(tensors["vectors"], np.float32)
+            manifold = Manifold(torch.from_numpy(points), torch.from_numpy(tensors["radii"]))
+        held_out = Features(tensors["vectors"], tensors["logits"])
+        return cls(held_out, manifold, tensors["class_shares"], floor, floor_extrapolated)
+
+
+def _manifold(features: Features) -> Manifold | None:
+    return fit_manifold(features.vectors) if len(features) > NEIGHBOURS else None

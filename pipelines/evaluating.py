@@ -1,0 +1,47 @@
+"""`gan-foundry evaluate`: images of anyone against a pipeline's real ones."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from gan_core.data.image_files import read_images
+from gan_core.device import choose_device
+from gan_core.errors import FoundryError
+from gan_core.evaluation.report import Evaluation
+from pipelines.evaluator import open_evaluator
+from pipelines.home import store_folder
+from pipelines.instance import open_quiet_instance
+from pipelines.pipeline_files import load_pipeline
+from pipelines.store import stage_path
+
+
+def evaluate_images(place: Path, pipeline: str) -> Evaluation:
+    """Score a folder, a zip or an `.npz` of images against a pipeline's held-out images.
+
+    Args:
+        place: The images; fitted as the pipeline fits its own.
+        pipeline: Its name; its images and its feature network are those materialized last.
+
+    Raises:
+        FoundryError: There is no such pipeline, it was never run, or the images cannot be read.
+    """
+    settings = load_pipeline(pipeline)
+    with open_quiet_instance() as instance:
+        image_folder = _latest(instance, pipeline, "training_images")
+        network_folder = _latest(instance, pipeline, "feature_network")
+    device = choose_device(settings.training.device)
+    evaluator = open_evaluator(pipeline, settings, image_folder, network_folder, device)
+    images, labels = read_images(place, settings.data, evaluator.images.class_names)
+    return evaluator.evaluate_images(images, labels)
+
+
+def _latest(instance: dg.DagsterInstance, pipeline: str, stage: str) -> Path:
+    event = instance.get_latest_materialization_event(dg.AssetKey([pipeline, stage]))
+    found = event.asset_materialization if event else None
+    tags = (found.tags if found else None) or {}
+    folder = stage_path(store_folder(), pipeline, stage, tags.get("dagster/data_version", "none"))
+    if not folder.exists():
+        raise FoundryError(
+            f"{pipeline}/{stage} was never materialized here; `gan-foundry run {pipeline}` does it."
+        )
+    return folder
