@@ -190,6 +190,11 @@ class Evaluator:
     real: RealImages
     settings: EvaluationSettings
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The classes that a conditional generator is asked for, int64, shape (n,)."""
+        return self.images.train.labels[floor_rows(self.images, self.settings)]
+
     def evaluate(self, generator: ReleasedGenerator) -> tuple[Evaluation, np.ndarray]:
         """Measure a generator, asked for the labels of the images that stand for the floor.
 
@@ -200,7 +205,7 @@ class Evaluator:
             FoundryError: The generator and the images do not have the same shape.
         """
         self._require_shape("generator", generator.config.shape)
-        labels = self.images.train.labels[floor_rows(self.images, self.settings)]
+        labels = self.labels
         asked = labels if generator.config.classes else None
         samples = generator.sample(len(labels), seed=self.settings.seed, labels=asked)
         raw = _raw_outputs(generator, asked, self.settings.seed)

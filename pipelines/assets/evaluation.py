@@ -1,14 +1,27 @@
 """`evaluation`: how far the generated images are from held-out ones, and what the checks say."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from gan_core.device import choose_device
-from gan_core.training.job import RELEASE_FOLDER
-from pipelines.assets.stage import CheckOutcome, Stage, StageContext, StageResult
+from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER
+from gan_core.training.journal import read_journal
+from pipelines.assets.stage import (
+    CheckOutcome,
+    Stage,
+    StageContext,
+    StageResult,
+    inline_png,
+)
 from pipelines.assets.tracked_training import tracked_run
 from pipelines.store import open_stage
 from pipelines.tracking import tracking_errors
 
+if TYPE_CHECKING:
+    from gan_core.evaluation.report import Evaluation
+
+BESIDE_REAL_FILE = "beside_real.png"
 CHECKS = {
     "collapse": "The samples show every class, as often and as varied as real images do.",
     "memorisation": "The samples are not copies of training images.",
@@ -17,8 +30,13 @@ CHECKS = {
 
 
 def _work(stage: StageContext) -> StageResult:
+    import numpy as np
+
+    from gan_core.evaluation.page import PAGE_FILE, write_page
+    from gan_core.evaluation.pictures import beside_real
     from gan_core.evaluation.report import EVALUATION_FILE, Evaluation
     from gan_core.generator import ReleasedGenerator
+    from gan_core.image_grid import save_png
     from pipelines.evaluator import open_evaluator
 
     training = stage.upstream("generator")
@@ -34,8 +52,23 @@ def _work(stage: StageContext) -> StageResult:
                 stage.pipeline, stage.settings, image_folder, network_folder, device
             )
             generator = ReleasedGenerator.load(training / RELEASE_FOLDER, device)
-            evaluation, _ = evaluator.evaluate(generator)
+            evaluation, samples = evaluator.evaluate(generator)
             evaluation.write(folder.working)
+            labels = evaluator.labels if generator.config.classes else None
+            write_page(
+                folder.working,
+                f"{stage.pipeline}: evaluation of {training.name}",
+                evaluation,
+                samples,
+                labels,
+                evaluator.images,
+                generator,
+                [row for _, row in read_journal(training / JOURNAL_FILE)],
+            )
+            save_png(
+                np.concatenate(beside_real(samples, labels, evaluator.images)),
+                folder.working / BESIDE_REAL_FILE,
+            )
     found = Evaluation.read(path)
     estimates = found.estimates()
     with tracking_errors():
@@ -51,7 +84,7 @@ def _work(stage: StageContext) -> StageResult:
             }
         )
         run.set_tags({"evaluation.card": found.card.line})
-        run.log_files([path / EVALUATION_FILE], "evaluation")
+        run.log_files([path / EVALUATION_FILE, path / PAGE_FILE], "evaluation")
     return StageResult(
         path.name,
         folder.reused,
@@ -61,6 +94,11 @@ def _work(stage: StageContext) -> StageResult:
             **(
                 {"distance_over_floor": found.frechet_distance / found.floor} if found.floor else {}
             ),
+            "summary": dg.MetadataValue.md(_summary(found)),
+            "beside_real": inline_png(
+                (path / BESIDE_REAL_FILE).read_bytes(), "generated images above real ones"
+            ),
+            "page": dg.MetadataValue.path(path / PAGE_FILE),
             "card": found.card.line,
             "second_card": found.second.card.line,
             "device": device,
@@ -82,6 +120,20 @@ def _work(stage: StageContext) -> StageResult:
             )
             for check in found.checks
         ),
+    )
+
+
+def _summary(found: "Evaluation") -> str:
+    """The numbers as a Markdown table."""
+    from gan_core.evaluation.page import number_rows, sentence
+
+    rows = "\n".join(
+        f"| {row['name']} | {row['value']} | {row['interval']} | {row['floor']} |"
+        for row in number_rows(found)
+    )
+    return (
+        f"{sentence(found)}\n\n| number | value | 95 % interval | real training images |\n"
+        f"|---|---|---|---|\n{rows}"
     )
 
 

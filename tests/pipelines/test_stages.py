@@ -101,7 +101,8 @@ def test_every_stage_is_materialized_and_shows_what_people_want_to_see(first_run
         | {"curves", "weights_sha256", "mlflow_run", "mlflow_run_id", "ended_by", "alarms"}
         | {"generator_parameters", "generator_flops", "discriminator_flops", "released_kimg"}
         | {"distance_to_training_images"},
-        "evaluation": {"frechet_distance", "floor", "class_coverage", "card", "mlflow_run"},
+        "evaluation": {"frechet_distance", "floor", "class_coverage", "card", "mlflow_run"}
+        | {"kid", "recall", "second_frechet_distance", "summary", "beside_real", "page"},
         "samples": {"count", "grid", "grid_file", "archive", "mlflow_run"},
         "registered_model": {"model", "version", "alias", "decision", "registry_page"},
     }
@@ -141,6 +142,7 @@ def test_pictures_are_shown_inline(first_run: Run) -> None:
         "training_images preview",
         "generator samples",
         "generator curves",
+        "evaluation beside_real",
         "samples grid",
     }
     for content in pictures.values():

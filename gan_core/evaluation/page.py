@@ -1,0 +1,187 @@
+"""The evaluation as one HTML page that needs nothing else: for a browser, a phone or MLflow."""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gan_core.data.image_set import ImageSet
+from gan_core.evaluation import pictures
+from gan_core.evaluation.estimate import Estimate
+from gan_core.evaluation.report import Evaluation
+from gan_core.generator import ReleasedGenerator
+from gan_core.image_grid import display_scale, png_bytes
+
+PAGE_FILE = "evaluation.html"
+TEMPLATE_FILE = "page.html.j2"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with what it shows.
+
+    Attributes:
+        source: A data address.
+        caption: One sentence.
+    """
+
+    source: str
+    caption: str
+
+
+def write_page(
+    folder: Path,
+    title: str,
+    evaluation: Evaluation,
+    samples: np.ndarray,
+    labels: np.ndarray | None,
+    images: ImageSet,
+    generator: ReleasedGenerator | None = None,
+    journal: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write `evaluation.html`.
+
+    Args:
+        folder: Where to.
+        title: Its heading.
+        evaluation: What it shows.
+        samples: The images that were judged, uint8, shape (n, height, width, channels).
+        labels: Their classes, int64, shape (n,); None if they are not known.
+        images: The real images.
+        generator: For latent interpolation and truncation; None for images of unknown origin.
+        journal: Rows of the training, for its curves.
+    """
+    import jinja2
+
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        Path(__file__).with_name(TEMPLATE_FILE).read_text(encoding="utf-8")
+    )
+    page = template.render(
+        title=title,
+        sentence=sentence(evaluation),
+        evaluation=evaluation,
+        pictures=list(_pictures(evaluation, samples, labels, images, generator)),
+        numbers=list(number_rows(evaluation)),
+        extrapolated=f"{evaluation.gate.extrapolated:.3g}",
+        floor_extrapolated=f"{evaluation.gate.floor_extrapolated:.3g}",
+        curves=list(_curves(evaluation, journal)),
+    )
+    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
+
+
+def sentence(evaluation: Evaluation) -> str:
+    """The evaluation in one sentence."""
+    distance = evaluation.gate.metrics["frechet_distance"]
+    failed = [check.name.replace("_", " ") for check in evaluation.checks if not check.passed]
+    outcome = f"the checks of {', '.join(failed)} fail" if failed else "every check holds"
+    return (
+        f"The Fréchet distance is {distance.text} in {evaluation.card.feature_network}, where real "
+        f"training images reach {evaluation.floor:.3g}; {outcome}."
+    )
+
+
+def number_rows(evaluation: Evaluation) -> Iterable[dict[str, str]]:
+    """Every number, as text: name, value, interval and what real training images reach."""
+    groups: tuple[tuple[str, Mapping[str, Estimate], Mapping[str, Estimate]], ...] = (
+        ("", evaluation.gate.metrics, evaluation.gate.floor),
+        ("", evaluation.images, {}),
+        ("second space: ", evaluation.second.metrics, evaluation.second.floor),
+    )
+    for prefix, found, floor in groups:
+        for name, number in found.items():
+            exact = number.low == number.value == number.high
+            yield {
+                "name": prefix + name.replace("_", " "),
+                "value": _text(number.value),
+                "interval": "" if exact else f"{_text(number.low)} to {_text(number.high)}",
+                "floor": _text(floor[name].value) if name in floor else "",
+            }
+
+
+def _text(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"
+
+
+def _pictures(
+    evaluation: Evaluation,
+    samples: np.ndarray,
+    labels: np.ndarray | None,
+    images: ImageSet,
+    generator: ReleasedGenerator | None,
+) -> Iterable[Picture]:
+    ours, real = pictures.beside_real(samples, labels, images)
+    yield _picture(ours, "Generated images, not chosen.")
+    yield _picture(real, "Held-out real images.")
+    pairs = pictures.nearest_pairs(evaluation.nearest_pairs, samples, images.train.images)
+    if pairs is not None:
+        yield _picture(
+            pairs, "The samples nearest to training images (above), and those images (below)."
+        )
+    if generator is not None:
+        yield _picture(pictures.interpolation(generator), "From one latent to another, row by row.")
+        steps = ", ".join(f"{share:g}" for share in pictures.TRUNCATIONS)
+        yield _picture(
+            pictures.truncation_sweep(generator), f"The same latents with truncation {steps}."
+        )
+
+
+def _picture(pixels: np.ndarray, caption: str) -> Picture:
+    content = png_bytes(pixels, display_scale(pixels))
+    return Picture(f"data:image/png;base64,{base64.b64encode(content).decode()}", caption)
+
+
+def _curves(evaluation: Evaluation, journal: Sequence[Mapping[str, Any]]) -> Iterable[Picture]:
+    progress = [row for row in journal if row["event"] == "progress"]
+    monitored = [row for row in journal if row["event"] == "evaluation"]
+    if monitored:
+        yield _curve(
+            {"distance to training images": _series(monitored, "distance")},
+            "kimg",
+            "The distance while training.",
+            logarithmic=True,
+        )
+    if progress:
+        names = ("generator_loss", "discriminator_loss")
+        yield _curve(
+            {name.replace("_", " "): _series(progress, name) for name in names},
+            "kimg",
+            "Losses while training.",
+        )
+    points = [(point.samples, point.frechet_distance) for point in evaluation.gate.curve]
+    yield _curve(
+        {"Fréchet distance": points},
+        "samples",
+        "The distance at several sample counts: what is left of its bias.",
+    )
+
+
+def _series(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(row["kimg"], row[name]) for row in rows]
+
+
+def _curve(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    horizontal: str,
+    caption: str,
+    *,
+    logarithmic: bool = False,
+) -> Picture:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
+    axes.set_xlabel(horizontal)
+    axes.legend()
+    if logarithmic:
+        axes.set_yscale("log")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return Picture(f"data:image/svg+xml;base64,{encoded}", caption)
