@@ -4,7 +4,7 @@ An interval says how far a number would move with other samples and other held-o
 as these. A bias that the number has at this count is not in it.
 """
 
-from collections.abc import Iterator
+import functools
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -55,24 +55,21 @@ def estimate(
     )
 
 
-def resampled_counts(
-    members: int, seed: int = SEED, replicates: int = REPLICATES
-) -> Iterator[np.ndarray]:
+@functools.lru_cache(maxsize=4)
+def count_matrix(members: int, seed: int = SEED, replicates: int = REPLICATES) -> np.ndarray:
     """How often each member of a set occurs in each bootstrap replicate.
 
     The same arguments give the same counts, which is what makes two bootstraps paired.
 
-    Yields:
-        int64, shape (members,), `replicates` times.
+    Returns:
+        float64, shape (replicates, members); not to be changed.
     """
     stream = np.random.default_rng(seed)
-    for _ in range(replicates):
-        yield np.bincount(stream.integers(members, size=members), minlength=members)
-
-
-def count_matrix(members: int, seed: int = SEED, replicates: int = REPLICATES) -> np.ndarray:
-    """All of `resampled_counts`, float64, shape (replicates, members)."""
-    return np.stack(list(resampled_counts(members, seed, replicates))).astype(np.float64)
+    counts = np.empty((replicates, members))
+    for row in counts:
+        row[:] = np.bincount(stream.integers(members, size=members), minlength=members)
+    counts.flags.writeable = False
+    return counts
 
 
 def mean_estimate(values: np.ndarray, least: float = 0.0, most: float = 1.0) -> Estimate:

@@ -7,21 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gan_core.evaluation.estimate import (
-    REPLICATES,
-    SEED,
-    Estimate,
-    count_matrix,
-    estimate,
-    resampled_counts,
-)
+from gan_core.evaluation.estimate import SEED, Estimate, count_matrix, estimate
 
 # Above, a replicate of its own takes seconds, and the distance is linearised instead.
 MOST_RESAMPLED_DIMENSIONS = 256
 CHUNK = 1000
+DISTANCE_REPLICATES = 100
 
 FRACTIONS = (0.25, 0.4, 0.6, 0.8, 1.0)
-DRAWS_PER_FRACTION = 5
+DRAWS_PER_FRACTION = 3
 
 
 @dataclass(frozen=True)
@@ -74,43 +68,53 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     return found
 
 
+@dataclass(frozen=True)
+class ResampledMoments:
+    """Of resampled sets: means, shape (b, d), and covariances, shape (b, d, d)."""
+
+    means: np.ndarray
+    covariances: np.ndarray
+
+
 def distance_estimate(
-    generated: np.ndarray, real: np.ndarray, replicates: int = REPLICATES
+    generated: np.ndarray, real: np.ndarray, moments: ResampledMoments | None = None
 ) -> Estimate:
     """The distance with its bootstrap interval; both sets are resampled.
 
     Args:
         generated: Features, shape (n, d).
         real: Features, shape (m, d).
-        replicates: Of the bootstrap.
+        moments: `real_moments(real)`, where that is kept.
     """
     value = frechet_distance(fit_gaussian(generated), fit_gaussian(real))
-    return estimate(value, distance_replicates(generated, real, replicates), least=0.0)
+    return estimate(value, distance_replicates(generated, real, moments), least=0.0)
 
 
 def distance_replicates(
-    generated: np.ndarray, real: np.ndarray, replicates: int = REPLICATES
+    generated: np.ndarray, real: np.ndarray, moments: ResampledMoments | None = None
 ) -> np.ndarray:
     """Distances between resampled sets, shape (replicates,).
 
     Sets of the same size are resampled in the same way at each call, so that the differences of two
     generators' replicates against the same real images are those of a paired bootstrap.
     """
-    resample = _exact if real.shape[1] <= MOST_RESAMPLED_DIMENSIONS else _linearised
-    return resample(generated, real, replicates)
+    moments = moments or real_moments(real)
+    if moments is None:
+        return _linearised(generated, real)
+    own = _resampled_moments(generated, SEED)
+    return _distances(own.means, own.covariances, moments.means, moments.covariances)
 
 
-def _exact(generated: np.ndarray, real: np.ndarray, replicates: int) -> np.ndarray:
-    return _distances(
-        *_resampled_moments(generated, SEED, replicates),
-        *_resampled_moments(real, SEED + 1, replicates),
-    )
+def real_moments(real: np.ndarray) -> ResampledMoments | None:
+    """The real side of the bootstrap; None in spaces where the distance is linearised."""
+    if real.shape[1] > MOST_RESAMPLED_DIMENSIONS:
+        return None
+    return _resampled_moments(real, SEED + 1)
 
 
 def _resampled_moments(
-    features: np.ndarray, seed: int, replicates: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means, shape (replicates, d), and covariances, shape (replicates, d, d)."""
+    features: np.ndarray, seed: int, replicates: int = DISTANCE_REPLICATES
+) -> ResampledMoments:
     members, dimensions = features.shape
     center = features.mean(0)
     counts = count_matrix(members, seed, replicates)
@@ -127,10 +131,10 @@ def _resampled_moments(
     second[:, above[0], above[1]] = products
     second[:, above[1], above[0]] = products
     outer = members * means[:, :, None] * means[:, None, :]
-    return means + center, (second - outer) / (members - 1)
+    return ResampledMoments(means + center, (second - outer) / (members - 1))
 
 
-def _linearised(generated: np.ndarray, real: np.ndarray, replicates: int) -> np.ndarray:
+def _linearised(generated: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Replicates of the distance's first-order expansion in the two empirical distributions."""
     a, b = fit_gaussian(generated), fit_gaussian(real)
     value = frechet_distance(a, b)
@@ -138,10 +142,9 @@ def _linearised(generated: np.ndarray, real: np.ndarray, replicates: int) -> np.
         (influences(generated, a, b), SEED),
         (influences(real, b, a), SEED + 1),
     )
-    moved = np.full(replicates, value)
+    moved = np.full(DISTANCE_REPLICATES, value)
     for found, seed in parts:
-        counts = resampled_counts(len(found), seed, replicates)
-        moved += [float(count @ found) / len(found) for count in counts]
+        moved += count_matrix(len(found), seed, DISTANCE_REPLICATES) @ found / len(found)
     return moved
 
 

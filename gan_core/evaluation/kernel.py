@@ -6,7 +6,7 @@ import torch
 
 from gan_core.evaluation.estimate import LEVEL, SEED, Estimate
 
-MOST_BLOCK_IMAGES = 1000
+MOST_BLOCK_IMAGES = 500
 BLOCKS = 10
 
 

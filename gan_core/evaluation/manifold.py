@@ -12,7 +12,9 @@ import torch
 from gan_core.evaluation.estimate import Estimate, mean_estimate
 
 NEIGHBOURS = 5
-CHUNK = 1000
+MOST_POINTS = 5000
+SEED = 0
+CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ManifoldScores:
 
 
 def fit_manifold(features: np.ndarray, neighbours: int = NEIGHBOURS) -> Manifold:
-    """The balls of a set of features.
+    """The balls of a set of features; of a large set, those of `MOST_POINTS` at random.
 
     Args:
         features: Shape (n, d) with n above `neighbours`.
@@ -66,7 +68,11 @@ def fit_manifold(features: np.ndarray, neighbours: int = NEIGHBOURS) -> Manifold
     """
     if len(features) <= neighbours:
         raise ValueError(f"{neighbours} neighbours need more than {len(features)} feature vectors")
-    points = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    some = features
+    if len(features) > MOST_POINTS:
+        rows = np.random.default_rng(SEED).permutation(len(features))[:MOST_POINTS]
+        some = features[np.sort(rows)]
+    points = torch.from_numpy(np.ascontiguousarray(some, np.float32))
     radii = [
         # The nearest member is the point itself.
         torch.cdist(part, points).topk(neighbours + 1, largest=False).values[:, -1]
@@ -83,7 +89,7 @@ def compare(real: Manifold, generated: Manifold, neighbours: int = NEIGHBOURS) -
     for points, radii in zip(real.points.split(CHUNK), real.radii.split(CHUNK), strict=True):
         distances = torch.cdist(points, generated.points)
         inside = distances < radii[:, None]
-        balls += inside.sum(0)
+        balls += torch.ones(len(inside)) @ inside.float()  # faster than a sum of truths
         covered.append(inside.any(1))
         recalled.append((distances < generated.radii[None]).any(1))
     return ManifoldScores(

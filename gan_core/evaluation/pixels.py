@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 CHUNK = 1000
+SEARCH_CHUNK = 10_000
+POOLED_SIDE = 14
+CANDIDATES = 5
 
 
 @dataclass(frozen=True)
@@ -21,33 +25,54 @@ class Neighbours:
     rows: np.ndarray
 
 
-def nearest_images(images: np.ndarray, training: np.ndarray) -> Neighbours:
-    """Find each image's nearest training image.
+def pooled(images: np.ndarray) -> np.ndarray:
+    """Images averaged down to at most `POOLED_SIDE` pixels a side, uint8, shape (n, values)."""
+    sides = (min(images.shape[1], POOLED_SIDE), min(images.shape[2], POOLED_SIDE))
+    parts = [
+        F.adaptive_avg_pool2d(
+            torch.from_numpy(np.asarray(images[start : start + CHUNK], np.float32)).permute(
+                0, 3, 1, 2
+            ),
+            sides,
+        )
+        .round()
+        .to(torch.uint8)
+        .flatten(1)
+        for start in range(0, len(images), CHUNK)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def nearest_images(
+    images: np.ndarray, training: np.ndarray, pooled_training: np.ndarray
+) -> Neighbours:
+    """Find each image's nearest training image among the `CANDIDATES` nearest when pooled.
+
+    A copy is the nearest in both; for what is no copy the distance may be a little above the true
+    one, for samples and held-out images alike.
 
     Args:
         images: uint8, shape (n, height, width, channels).
-        training: The same, for m images; read in parts.
+        training: The same, for m images; read where it is needed.
+        pooled_training: `pooled` of them.
     """
-    flat = _flat(images)
-    least = torch.full((len(flat),), torch.inf)
-    rows = torch.zeros(len(flat), dtype=torch.int64)
-    for start in range(0, len(training), 10 * CHUNK):
-        others = _flat(training[start : start + 10 * CHUNK])
-        for chunk in torch.arange(len(flat)).split(CHUNK):
-            distances, found = torch.cdist(flat[chunk], others).min(1)
-            closer = distances < least[chunk]
-            least[chunk] = torch.where(closer, distances, least[chunk])
-            rows[chunk] = torch.where(closer, found + start, rows[chunk])
-    # The matrix product rounds away what is left between an image and its copy.
-    exact = [
-        float(np.linalg.norm(image.astype(np.float64) - training[row]))
-        for image, row in zip(images, rows.tolist(), strict=True)
-    ]
-    return Neighbours(np.array(exact), rows.numpy())
-
-
-def _flat(images: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(images, np.float32).reshape(len(images), -1))
+    flat = torch.from_numpy(pooled(images)).float()
+    count = min(CANDIDATES, len(training))
+    least = torch.full((len(flat), count), torch.inf)
+    rows = torch.zeros((len(flat), count), dtype=torch.int64)
+    for start in range(0, len(training), SEARCH_CHUNK):
+        others = torch.from_numpy(pooled_training[start : start + SEARCH_CHUNK]).float()
+        distances, found = torch.cdist(flat, others).topk(min(count, len(others)), largest=False)
+        together = torch.cat([least, distances], dim=1)
+        least, order = together.topk(count, largest=False)
+        rows = torch.cat([rows, found + start], dim=1).gather(1, order)
+    candidates = np.asarray(training[np.unique(rows.numpy())], np.float64)
+    places = np.searchsorted(np.unique(rows.numpy()), rows.numpy())
+    differences = candidates[places] - images[:, None]
+    exact = np.sqrt(np.square(differences).sum(axis=(2, 3, 4)))
+    best = exact.argmin(1)
+    own = np.arange(len(images))
+    return Neighbours(exact[own, best], rows.numpy()[own, best])
 
 
 def pairwise_distances(images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

@@ -22,16 +22,16 @@ from gan_core.evaluation.feature_network import (
     random_network,
 )
 from gan_core.evaluation.manifold import NEIGHBOURS
-from gan_core.evaluation.pixels import nearest_images, pairwise_distance
+from gan_core.evaluation.pixels import nearest_images, pairwise_distance, pooled
 from gan_core.evaluation.space import RealSpace
 
 TENSORS_FILE = "real_images.safetensors"
 FLOOR_FILE = "floor.json"
 SPACES = ("gate", "second")
-VERSION = 1  # raised when the same images would give other numbers
+VERSION = 2  # raised when the same images would give other numbers
 
 RANDOM_FEATURE_DIM = 64
-NEAREST_COUNT = 1000  # images whose nearest training image is looked for
+NEAREST_COUNT = 500  # images whose nearest training image is looked for
 SEED = 0
 
 
@@ -79,6 +79,7 @@ class RealImages:
     Attributes:
         gate: In the space of the gate's network.
         second: In the other.
+        pooled_training: The training images as `pixels.nearest_images` searches them.
         nearest_distances: Of held-out images to the nearest training image, shape (n,).
         pairwise_distances: Mean pixel distance between held-out images of each class, or of all in
             one number where there are none.
@@ -87,6 +88,7 @@ class RealImages:
 
     gate: RealSpace
     second: RealSpace
+    pooled_training: np.ndarray
     nearest_distances: np.ndarray
     pairwise_distances: np.ndarray
     contrast: float
@@ -108,10 +110,14 @@ class RealImages:
         rows = floor_rows(images, settings)
         held_out = images.held_out
         some = np.sort(np.random.default_rng(SEED).permutation(len(held_out))[:NEAREST_COUNT])
+        training = images.train.images
+        pooled_training = pooled(training)
+        nearest = nearest_images(held_out.images[some], training, pooled_training)
         return cls(
-            gate=RealSpace.measure(networks.gate, images, rows),
-            second=RealSpace.measure(networks.second, images, rows),
-            nearest_distances=nearest_images(held_out.images[some], images.train.images).distances,
+            gate=RealSpace.measure(networks.gate, images, rows, manifold=True),
+            second=RealSpace.measure(networks.second, images, rows, manifold=False),
+            pooled_training=pooled_training,
+            nearest_distances=nearest.distances,
             pairwise_distances=class_distances(held_out.images, held_out.labels, images.classes),
             contrast=float(np.asarray(held_out.images).std()),
         )
@@ -119,6 +125,7 @@ class RealImages:
     def save(self, folder: Path) -> None:
         """Write all of it."""
         tensors = {
+            "pooled_training": self.pooled_training,
             "nearest_distances": self.nearest_distances,
             "pairwise_distances": self.pairwise_distances,
             "contrast": np.array(self.contrast),
@@ -152,6 +159,7 @@ class RealImages:
         }
         return cls(
             **spaces,
+            pooled_training=tensors["pooled_training"],
             nearest_distances=tensors["nearest_distances"],
             pairwise_distances=tensors["pairwise_distances"],
             contrast=tensors["contrast"].item(),

@@ -36,7 +36,7 @@ EVALUATION_FILE = "evaluation.json"
 
 NEAR_QUANTILE = 0.01  # of the held-out images' distances: what is nearer is a near copy
 PAIRS_KEPT = 16
-RAW_COUNT = 1024  # samples whose pixels are looked at before they are rounded
+RAW_COUNT = 256  # samples whose pixels are looked at before they are rounded
 RANGE_TOLERANCE = 1e-3
 
 
@@ -293,7 +293,7 @@ def _memorisation(
 ) -> tuple[dict[str, Estimate], tuple[NearestPair, ...]]:
     """How near samples lie to training images, beside how near held-out images do."""
     some = np.sort(np.random.default_rng(SEED).permutation(len(samples))[:NEAREST_COUNT])
-    nearest = nearest_images(samples[some], images.train.images)
+    nearest = nearest_images(samples[some], images.train.images, real.pooled_training)
     ratios = nearest.distances / np.median(real.nearest_distances)
     order = np.argsort(nearest.distances, kind="stable")[:PAIRS_KEPT]
     near = nearest.distances < np.quantile(real.nearest_distances, NEAR_QUANTILE)

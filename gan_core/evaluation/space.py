@@ -17,7 +17,12 @@ from gan_core.evaluation.classes import (
 )
 from gan_core.evaluation.estimate import Estimate
 from gan_core.evaluation.feature_network import FeatureNetwork, Features
-from gan_core.evaluation.frechet import count_curve, distance_estimate
+from gan_core.evaluation.frechet import (
+    ResampledMoments,
+    count_curve,
+    distance_estimate,
+    real_moments,
+)
 from gan_core.evaluation.kernel import kernel_distance
 from gan_core.evaluation.manifold import NEIGHBOURS, Manifold, compare, fit_manifold
 
@@ -36,9 +41,9 @@ class SpaceScores(BaseModel):
 
     Attributes:
         card: What the numbers depend on.
-        metrics: By name: `frechet_distance`, `kid`, `precision`, `recall`, `density`, `coverage`;
-            with a network that tells classes apart `inception_score`; with a classifier of these
-            images also `class_coverage` and `class_kl`.
+        metrics: By name: `frechet_distance` and `kid`; in the deciding space also `precision`,
+            `recall`, `density` and `coverage`; with a network that tells classes apart
+            `inception_score`; with a classifier of these images `class_coverage` and `class_kl`.
         floor: The same of real training images in the place of the generated ones.
         curve: The distance at several sample counts, whose bias falls with the count.
         extrapolated: The distance without that bias.
@@ -66,47 +71,53 @@ class RealSpace:
 
     Attributes:
         held_out: Their features.
-        manifold: Their balls; None if there are too few.
+        moments: Their side of the distance's bootstrap; None where that is linearised.
+        manifold: Their balls; None if there are too few, or if they are not looked at.
         class_shares: Share of them in each class as the network sees them; empty without classes.
         floor: What training images score.
         floor_extrapolated: Their distance without the bias of the count.
     """
 
     held_out: Features
+    moments: ResampledMoments | None
     manifold: Manifold | None
     class_shares: np.ndarray
     floor: dict[str, Estimate]
     floor_extrapolated: float
 
     @classmethod
-    def measure(cls, network: FeatureNetwork, images: ImageSet, rows: np.ndarray) -> "RealSpace":
+    def measure(
+        cls, network: FeatureNetwork, images: ImageSet, rows: np.ndarray, *, manifold: bool
+    ) -> "RealSpace":
         """See the real images.
 
         Args:
             network: In whose eyes.
             images: The prepared set.
             rows: Of the training images that stand for samples, shape (n,).
+            manifold: Whether precision, recall, density and coverage are measured here.
         """
         held_out = network(images.held_out.images)
         shares = np.empty(0)
         if network.config.classes:
             shares = class_shares(held_out.classes, network.config.classes)
-        without_floor = cls(held_out, _manifold(held_out), shares, {}, 0.0)
+        balls = _manifold(held_out) if manifold else None
+        moments = real_moments(held_out.vectors)
+        without_floor = cls(held_out, moments, balls, shares, {}, 0.0)
         training = network.over(
             images.train.images[part] for part in np.array_split(rows, max(1, len(rows) // 1000))
         )
         floor = without_floor.metrics(training)
         extrapolated = count_curve(training.vectors, held_out.vectors).extrapolated
-        return cls(held_out, without_floor.manifold, shares, floor, extrapolated)
+        return cls(held_out, moments, balls, shares, floor, extrapolated)
 
     def metrics(self, features: Features) -> dict[str, Estimate]:
         """Every metric of a set of images against the held-out ones."""
         real, seen = self.held_out.vectors, features.vectors
-        found = {"frechet_distance": distance_estimate(seen, real)}
+        found = {"frechet_distance": distance_estimate(seen, real, self.moments)}
         if min(len(seen), len(real)) >= 4:
             found["kid"] = kernel_distance(seen, real)
-        manifold = _manifold(features)
-        if self.manifold is not None and manifold is not None:
+        if self.manifold is not None and (manifold := _manifold(features)) is not None:
             found |= compare(self.manifold, manifold).estimates()
         if features.logits.shape[1]:
             found["inception_score"] = inception_score(features.logits)
@@ -135,7 +146,11 @@ class RealSpace:
             "logits": self.held_out.logits,
             "class_shares": self.class_shares,
         }
+        if self.moments is not None:
+            found["means"] = self.moments.means
+            found["covariances"] = self.moments.covariances
         if self.manifold is not None:
+            found["points"] = self.manifold.points.numpy()
             found["radii"] = self.manifold.radii.numpy()
         return found
 
@@ -147,12 +162,15 @@ class RealSpace:
         floor_extrapolated: float,
     ) -> "RealSpace":
         """Put together what was kept."""
-        manifold = None
+        moments = manifold = None
+        if "means" in tensors:
+            moments = ResampledMoments(tensors["means"], tensors["covariances"])
         if "radii" in tensors:
-            points = np.ascontiguousarray(tensors["vectors"], np.float32)
-            manifold = Manifold(torch.from_numpy(points), torch.from_numpy(tensors["radii"]))
+            points, radii = (torch.from_numpy(tensors[name]) for name in ("points", "radii"))
+            manifold = Manifold(points, radii)
         held_out = Features(tensors["vectors"], tensors["logits"])
-        return cls(held_out, manifold, tensors["class_shares"], floor, floor_extrapolated)
+        shares = tensors["class_shares"]
+        return cls(held_out, moments, manifold, shares, floor, floor_extrapolated)
 
 
 def _manifold(features: Features) -> Manifold | None:

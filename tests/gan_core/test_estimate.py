@@ -6,7 +6,6 @@ from gan_core.evaluation.estimate import (
     count_matrix,
     estimate,
     mean_estimate,
-    resampled_counts,
 )
 
 
@@ -36,7 +35,7 @@ def test_the_same_arguments_resample_in_the_same_way() -> None:
     assert np.array_equal(first, second)
     assert (first.sum(1) == 50).all()
     assert not np.array_equal(first, count_matrix(50, 4, 7))
-    assert np.array_equal(next(resampled_counts(50, 3, 7)), first[0])
+    assert not first.flags.writeable
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from gan_core.evaluation.pixels import (
     constant_share,
     nearest_images,
     pairwise_distance,
+    pooled,
 )
 
 
@@ -13,9 +14,9 @@ def random_images(count: int, seed: int = 0) -> np.ndarray:
 
 
 def test_the_nearest_image_is_found_across_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gan_core.evaluation.pixels.CHUNK", 3)
+    monkeypatch.setattr("gan_core.evaluation.pixels.SEARCH_CHUNK", 30)
     images, training = random_images(10), random_images(95, 1)
-    found = nearest_images(images, training)
+    found = nearest_images(images, training, pooled(training))
     differences = images[:, None].astype(float) - training[None]
     distances = np.sqrt(np.square(differences).sum(axis=(2, 3, 4)))
     assert found.rows.tolist() == distances.argmin(1).tolist()
@@ -23,8 +24,8 @@ def test_the_nearest_image_is_found_across_parts(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_copy_has_distance_zero() -> None:
-    training = random_images(50)
-    found = nearest_images(training[[7, 31]], training)
+    training = np.random.default_rng(0).integers(0, 256, (50, 40, 30, 3), dtype=np.uint8)
+    found = nearest_images(training[[7, 31]], training, pooled(training))
     assert found.rows.tolist() == [7, 31]
     assert found.distances.tolist() == [0.0, 0.0]
 
