@@ -27,7 +27,8 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 bench: .venv/installed-dev  ## measurements, written to benchmarks/results
-	for name in first_run training_speed training_overhead stopping peers stacked_mnist; do \
+	for name in first_run training_speed training_overhead stopping evaluation_speed \
+	    evaluation_table peers stacked_mnist; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 faults: .venv/installed-dev  ## the fault tests in their long form

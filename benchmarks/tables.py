@@ -48,6 +48,44 @@ def training_speed() -> list[str]:
     return lines
 
 
+def evaluation_table() -> list[str]:
+    """What each number sees in noise, held-out images and broken generators, with intervals."""
+    found = _result("evaluation_table")
+    names = {
+        "frechet_distance": "distance",
+        "kid": "KID",
+        "precision": "precision",
+        "recall": "recall",
+        "density": "density",
+        "coverage": "coverage",
+        "class_coverage": "classes",
+        "class_kl": "class KL",
+        "intra_class_diversity": "diversity",
+        "nearest_distance_ratio": "nearest",
+        "second_frechet_distance": "distance, random",
+    }
+    lines = [
+        f"{found['machine']['processor']}; measured "
+        f"{next(iter(found['rows'].values()))['card']['line']}.",
+        "",
+        f"| samples | {' | '.join(names.values())} | failed checks |",
+        "|---" * (len(names) + 2) + "|",
+    ]
+    for sample, row in found["rows"].items():
+        cells = [_with_interval(row.get(name), row.get(f"{name}_ci")) for name in names]
+        failed = [check["name"] for check in row["checks"] if not check["passed"]]
+        lines.append(f"| {sample} | {' | '.join(cells)} | {', '.join(failed) or 'none'} |")
+    return lines
+
+
+def _with_interval(value: float | None, interval: list[float] | None) -> str:
+    if value is None or interval is None or None in interval:
+        return "-"
+    low, high = interval
+    exact = low == value == high
+    return f"{value:.3g}" if exact else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+
 def _result(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
@@ -61,5 +99,5 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float:
 
 
 if __name__ == "__main__":
-    for table in (recipes, training_speed):
+    for table in (recipes, training_speed, evaluation_table):
         print("\n".join(table()))
