@@ -390,11 +390,13 @@ class CheckSettings(Settings):
         description="collapse: KL divergence, in nats, of the samples' class frequencies from the "
         "real ones.",
     )
-    recall_least: Fraction = Field(
-        0.3, description="collapse: share of the real images that lie in the samples' manifold."
+    recall_ratio_least: Fraction = Field(
+        0.7,
+        description="collapse: recall as a share of what real training images reach in the place "
+        "of the samples.",
     )
     diversity_least: Annotated[float, Field(ge=0.0)] = Field(
-        0.75,
+        0.8,
         description="collapse: pixel distance between samples of a class, as a share of that "
         "between real images.",
     )
@@ -408,8 +410,10 @@ class CheckSettings(Settings):
         description="memorisation: share of the samples that are nearer to a training image than "
         "99 % of the held-out images are.",
     )
-    precision_least: Fraction = Field(
-        0.3, description="broken_output: share of the samples in the real images' manifold."
+    precision_ratio_least: Fraction = Field(
+        0.5,
+        description="broken_output: precision as a share of what real training images reach in the "
+        "place of the samples.",
     )
     contrast_ratio_least: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.67,

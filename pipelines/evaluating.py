@@ -27,15 +27,20 @@ def evaluate_images(place: Path, pipeline: str) -> Evaluation:
     """
     settings = load_pipeline(pipeline)
     with open_quiet_instance() as instance:
-        image_folder = _latest(instance, pipeline, "training_images")
-        network_folder = _latest(instance, pipeline, "feature_network")
+        image_folder = latest_folder(instance, pipeline, "training_images")
+        network_folder = latest_folder(instance, pipeline, "feature_network")
     device = choose_device(settings.training.device)
     evaluator = open_evaluator(pipeline, settings, image_folder, network_folder, device)
     images, labels = read_images(place, settings.data, evaluator.images.class_names)
     return evaluator.evaluate_images(images, labels)
 
 
-def _latest(instance: dg.DagsterInstance, pipeline: str, stage: str) -> Path:
+def latest_folder(instance: dg.DagsterInstance, pipeline: str, stage: str) -> Path:
+    """The folder that a stage left the latest time.
+
+    Raises:
+        FoundryError: It was never materialized, or its folder is gone.
+    """
     event = instance.get_latest_materialization_event(dg.AssetKey([pipeline, stage]))
     found = event.asset_materialization if event else None
     tags = (found.tags if found else None) or {}

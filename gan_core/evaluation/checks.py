@@ -44,7 +44,7 @@ def run_checks(values: Mapping[str, float | None], settings: CheckSettings) -> l
             values,
             least={
                 "class_coverage": settings.class_coverage_least,
-                "recall": settings.recall_least,
+                "recall_ratio": settings.recall_ratio_least,
                 "intra_class_diversity": settings.diversity_least,
             },
             most={"class_kl": settings.class_kl_most},
@@ -59,7 +59,7 @@ def run_checks(values: Mapping[str, float | None], settings: CheckSettings) -> l
             "broken_output",
             values,
             least={
-                "precision": settings.precision_least,
+                "precision_ratio": settings.precision_ratio_least,
                 "contrast_ratio": settings.contrast_ratio_least,
             },
             most={

@@ -248,7 +248,11 @@ class Evaluator:
         }
         if labels is not None and classes is not None:
             of_images["label_agreement"] = mean_estimate(classes == labels)
-        measured = {name: found.value for name, found in {**gate.metrics, **of_images}.items()}
+        measured: dict[str, float | None] = {
+            name: found.value for name, found in {**gate.metrics, **of_images}.items()
+        }
+        for name in ("recall", "precision"):
+            measured[f"{name}_ratio"] = gate.over_floor(name)
         return Evaluation(
             gate=gate,
             second=second,

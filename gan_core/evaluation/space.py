@@ -64,6 +64,11 @@ class SpaceScores(BaseModel):
         found = self.metrics.get(metric)
         return None if found is None else found.value
 
+    def over_floor(self, metric: str) -> float | None:
+        """A metric's value as a share of the floor's; None if there is none or it is 0."""
+        value, floor = self.value(metric), self.floor.get(metric)
+        return None if value is None or floor is None or not floor.value else value / floor.value
+
 
 @dataclass(frozen=True)
 class RealSpace:

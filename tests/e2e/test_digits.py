@@ -7,8 +7,13 @@ import mlflow
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from gan_core.config import flat_settings
+from gan_core.generator import ReleasedGenerator
+from gan_core.training.job import RELEASE_FOLDER
+from pipelines.evaluating import latest_folder
+from pipelines.evaluator import open_evaluator
 from pipelines.pipeline_files import load_pipeline
 from tests.e2e.conftest import FinishedRun, run_command
 
@@ -94,6 +99,9 @@ def test_mlflow_has_settings_curves_grids_evaluation_and_the_way_back(
     assert len(run.data.tags["data.sha256"]) == 64
     curve = client.get_metric_history(run.info.run_id, "training/generator_loss")
     assert len(curve) == 100  # 99,968 images: a line for each of 99 whole kimg, and the end
+    assert {"evaluation/evaluation.json", "evaluation/evaluation.html"} == {
+        item.path for item in client.list_artifacts(run.info.run_id, "evaluation")
+    }
     assert run.data.metrics["evaluation/frechet_distance"] == pytest.approx(
         summary["evaluation"]["frechet_distance"]
     )
@@ -182,3 +190,42 @@ def test_images_of_anyone_are_scored_against_the_pipelines_real_ones(
     ).json
     assert bad["frechet_distance_ci"][0] > found["frechet_distance_ci"][1]
     assert bad["passed"] is False
+
+
+class _HalfDead(torch.nn.Module):
+    """A generator that does not look at the later half of its latents."""
+
+    def __init__(self, generator: torch.nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        alive = torch.arange(latents.shape[1]) < latents.shape[1] // 2
+        return self.generator(latents * alive, labels)
+
+
+def test_the_shipped_generator_passes_the_checks_and_with_half_its_latents_dead_it_does_not(
+    finished_run: FinishedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(finished_run.home))
+    with dg.DagsterInstance.get() as instance:
+        folders = {
+            stage: latest_folder(instance, "digits", stage)
+            for stage in ("training_images", "feature_network", "generator")
+        }
+    evaluator = open_evaluator(
+        "digits",
+        load_pipeline("digits"),
+        folders["training_images"],
+        folders["feature_network"],
+        "cpu",
+    )
+    healthy = ReleasedGenerator.load(folders["generator"] / RELEASE_FOLDER)
+    found, _ = evaluator.evaluate(healthy)
+    assert found.passed, found.checks
+    recorded = finished_run.result.json["evaluation"]["frechet_distance"]
+    assert found.frechet_distance == pytest.approx(recorded, rel=1e-3)
+
+    dead = ReleasedGenerator(_HalfDead(healthy._module), healthy.config, "cpu")
+    found, _ = evaluator.evaluate(dead)
+    assert [check.name for check in found.checks if not check.passed] == ["collapse"]

@@ -147,7 +147,7 @@ def test_what_rounding_hides_is_caught(
 def test_a_number_that_is_none_satisfies_no_bound() -> None:
 
     outcome = {
-        check.name: check.passed for check in run_checks({"recall": np.nan}, CheckSettings())
+        check.name: check.passed for check in run_checks({"recall_ratio": np.nan}, CheckSettings())
     }
     assert outcome == {"collapse": False, "memorisation": True, "broken_output": True}
 

@@ -311,7 +311,7 @@ def test_a_wrong_override_is_a_sentence_that_names_what_is_allowed(fresh: TinyPi
 
 
 def test_checks_that_fail_keep_the_generator_from_release(fresh: TinyPipeline) -> None:
-    run = fresh.run(evaluation__checks__blocking=True, evaluation__checks__recall_least=1.0)
+    run = fresh.run(evaluation__checks__blocking=True, evaluation__checks__recall_ratio_least=1.0)
     assert not run.success
     outcomes = {check.check_name: check for check in run.get_asset_check_evaluations()}
     assert set(outcomes) == {"collapse", "memorisation", "broken_output"}
@@ -325,12 +325,12 @@ def test_a_failed_check_is_read_again_when_only_the_registration_is_run(
     fresh: TinyPipeline,
 ) -> None:
     assert fresh.run().success
-    values = {"training__seed": 1, "evaluation__checks__recall_least": 1.0}
+    values = {"training__seed": 1, "evaluation__checks__recall_ratio_least": 1.0}
     fresh.run("generator", "evaluation", **values)
     again = fresh.run("registered_model", evaluation__checks__blocking=True, **values)
     shown = metadata(again)["registered_model"]
     assert shown["alias"] == "challenger"
-    assert "collapse failed: recall is" in shown["decision"]
+    assert "collapse failed: recall ratio is" in shown["decision"]
 
 
 def test_images_without_classes_pass_the_whole_chain(unlabelled_run: Run) -> None:
