@@ -1,12 +1,12 @@
 """Images per second of training on the CPU: ours, the usual loop, and what the networks cost alone.
 
-All train the same networks on the same images, with the same batch and classes, on two threads:
+All train a pipeline's networks on its images, with its batch and classes, on two threads. All play
+the example's game, the non-saturating loss without a penalty; those named `_r1` add the R1 penalty
+in every step:
 
-- `example`: a loop in the manner of PyTorch's DCGAN example (`benchmarks.example_loop`), which has
-  no gradient penalty;
-- `example_r1`: the same with the R1 penalty that ours has;
-- `training`: the product's training as its process runs it, with the pipeline's own settings:
-  journal, grids, checkpoints and the evaluations while training are in its time;
+- `example`: a loop in the manner of PyTorch's DCGAN example (`benchmarks.example_loop`);
+- `training`: the product's training as its process runs it: journal, grids, checkpoints and the
+  evaluations while training are in its time;
 - `bare_engine`: our step on our batches, with nothing written and nothing measured;
 - `bare_passes`: the forward and backward passes of our step at the same precision on one batch that
   stays where it is: no optimiser, no data, no weight average.
@@ -30,6 +30,7 @@ from benchmarks.common import (
     shipped_settings,
     spread,
     tell,
+    with_training,
 )
 from benchmarks.turns import Contestant, Turns, take_turns, use_two_threads
 from gan_core.data.image_set import open_image_set
@@ -38,21 +39,18 @@ from gan_core.training.job import TrainingJob
 PIPELINES = ("mnist", "cifar10_20pct")
 RATIOS = (
     ("training", "example"),
-    ("training", "example_r1"),
+    ("training_r1", "example_r1"),
     ("bare_engine", "bare_passes"),
     ("training", "bare_passes"),
+    ("bare_engine_r1", "bare_passes_r1"),
+    ("training_r1", "bare_passes_r1"),
 )
 ENDLESS_KIMG = 1e6
+PENALTY = "_r1"
+R1_GAMMA = 0.3
 
 
 def example(folder: Path, job: TrainingJob, turns: Turns) -> None:
-    from benchmarks.example_loop import train_like_the_example
-
-    use_two_threads()
-    train_like_the_example(job, open_image_set(job.image_set), turns, folder)
-
-
-def example_r1(folder: Path, job: TrainingJob, turns: Turns) -> None:
     from benchmarks.example_loop import train_like_the_example
 
     use_two_threads()
@@ -92,13 +90,12 @@ def bare_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
 
     use_two_threads()
     settings, images = job.training, open_image_set(job.image_set)
-    if settings.loss != "non_saturating" or settings.augmentation.transforms:
-        raise ValueError("these passes are those of the non-saturating loss without augmentation")
     game = Trainer(job, images).game
     generator, discriminator = game.generator, game.discriminator
     batches = ImageBatches(images.train, settings.seed, torch.device(job.device))
     real, labels = batches(0, settings.batch_size)
-    real.requires_grad_()
+    penalized = settings.r1_gamma > 0
+    real.requires_grad_(penalized)
     latents = torch.randn(settings.batch_size, job.network.latent_dim)
     bf16 = torch.autocast("cpu", torch.bfloat16, enabled=job.precision == "bf16")
     while not turns():
@@ -109,7 +106,9 @@ def bare_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
             real_logits = discriminator(real, labels).float()
             fake_logits = discriminator(fake.detach(), labels).float()
         loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-        (loss + 0.5 * settings.r1_gamma * gradient_penalty(real, real_logits)).backward()
+        if penalized:
+            loss = loss + 0.5 * settings.r1_gamma * gradient_penalty(real, real_logits)
+        loss.backward()
         discriminator.requires_grad_(False)
         with bf16:
             logits = discriminator(fake, labels).float()
@@ -118,8 +117,9 @@ def bare_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
 
 
 CONTESTANTS = {
-    function.__name__: function
-    for function in (example, example_r1, training, bare_engine, bare_passes)
+    function.__name__ + penalty: function
+    for function in (example, training, bare_engine, bare_passes)
+    for penalty in ("", PENALTY)
 }
 
 
@@ -128,14 +128,23 @@ def measure(
 ) -> dict[str, object]:
     """All contestants on one pipeline's images and networks."""
     tell(f"{pipeline}: preparing")
-    settings = shipped_settings(pipeline, training__kimg=ENDLESS_KIMG)
+    settings = shipped_settings(
+        pipeline,
+        training__kimg=ENDLESS_KIMG,
+        training__loss="non_saturating",
+        training__r1_gamma=0.0,
+        training__r2_gamma=0.0,
+        training__penalty_interval_steps=1,
+        training__augmentation__transforms=(),
+    )
     images = prepared_images(settings.data)
     job = make_job(pipeline, settings, images, prepared_network(images, settings))
     place = Path(tempfile.mkdtemp())
     contestants = {}
     for name in CONTESTANTS:
         (place / name).mkdir()
-        job.write(place / name)
+        penalty = R1_GAMMA if name.endswith(PENALTY) else 0.0
+        with_training(job, r1_gamma=penalty).write(place / name)
         contestants[name] = Contestant(
             "benchmarks.training_speed", ["--contestant", name, "--folder", place / name]
         )

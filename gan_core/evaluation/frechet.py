@@ -115,14 +115,15 @@ def real_moments(real: np.ndarray) -> ResampledMoments | None:
 def _resampled_moments(
     features: np.ndarray, seed: int, replicates: int = DISTANCE_REPLICATES
 ) -> ResampledMoments:
+    # The sums in float32, twice as fast: they tell how far the distance spreads, not where it is.
     members, dimensions = features.shape
     center = features.mean(0)
-    counts = count_matrix(members, seed, replicates)
+    counts = count_matrix(members, seed, replicates).astype(np.float32)
     above = np.triu_indices(dimensions)
     sums = np.zeros((replicates, dimensions))
     products = np.zeros((replicates, len(above[0])))
     for start in range(0, members, CHUNK):
-        part = features[start : start + CHUNK] - center
+        part = (features[start : start + CHUNK] - center).astype(np.float32)
         weights = counts[:, start : start + CHUNK]
         sums += weights @ part
         products += weights @ (part[:, above[0]] * part[:, above[1]])

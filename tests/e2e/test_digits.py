@@ -98,7 +98,7 @@ def test_mlflow_has_settings_curves_grids_evaluation_and_the_way_back(
     assert run.data.tags["environment.torch"]
     assert len(run.data.tags["data.sha256"]) == 64
     curve = client.get_metric_history(run.info.run_id, "training/generator_loss")
-    assert len(curve) == 100  # 99,968 images: a line for each of 99 whole kimg, and the end
+    assert len(curve) == 150  # 150,016 images: a line for each whole kimg
     assert {"evaluation/evaluation.json", "evaluation/evaluation.html"} == {
         item.path for item in client.list_artifacts(run.info.run_id, "evaluation")
     }
@@ -106,7 +106,7 @@ def test_mlflow_has_settings_curves_grids_evaluation_and_the_way_back(
         summary["evaluation"]["frechet_distance"]
     )
     grids = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
-    assert len({name.split("+")[2] for name in grids}) == 11  # steps: the start and each 10 kimg
+    assert len({name.split("+")[2] for name in grids}) == 16  # steps: the start and each 10 kimg
 
 
 def test_the_archive_makes_the_exported_images_again(finished_run: FinishedRun) -> None:
