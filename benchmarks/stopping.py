@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 from benchmarks import common
-from benchmarks.machine import write_result
 from gan_core.training.checkpoint import read_progress
 from gan_core.training.job import CHECKPOINT_FILE, EXIT_INTERRUPTED, JOURNAL_FILE
 
@@ -56,7 +55,7 @@ def main() -> None:
         "most_seconds": max(max(times) for times in seconds.values()),
         "seconds": {name: common.spread(times) for name, times in seconds.items()},
     }
-    print(write_result(common.result_name("stopping", quick=options.quick), result))
+    common.report("stopping", result, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,23 @@ def training_speed() -> list[str]:
     return lines
 
 
+def stopping() -> list[str]:
+    """Seconds from SIGTERM to the end, with a checkpoint."""
+    lines = ["| pipeline | median, s | most, s |", "|---|---|---|"]
+    for pipeline, seconds in _result("stopping")["seconds"].items():
+        lines.append(f"| {pipeline} | {seconds['median']:.2f} | {seconds['most']:.2f} |")
+    return lines
+
+
+def training_overhead() -> list[str]:
+    """The share of the time that is not training."""
+    found = _result("training_overhead")
+    lines = ["| activity | share of the time |", "|---|---|"]
+    for name, share in found["share_of_activity"].items():
+        lines.append(f"| {name.replace('_', ' ')} | {share['median']:.2%} |")
+    return [*lines, f"| together | {found['share_by_timing']['median']:.2%} |"]
+
+
 def evaluation_table() -> list[str]:
     """What each number sees in noise, held-out images and broken generators, with intervals."""
     found = _result("evaluation_table")
@@ -99,5 +116,6 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float:
 
 
 if __name__ == "__main__":
-    for table in (recipes, training_speed, evaluation_table):
+    for table in (recipes, training_speed, training_overhead, stopping, evaluation_table):
+        print(f"\n<!-- {table.__name__} -->")
         print("\n".join(table()))
