@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import statistics
 from typing import Any
 
@@ -12,13 +13,13 @@ def recipes() -> list[str]:
     """A row for each variant: means over the seeds, and the extremes of the distance."""
     lines = []
     rows = sorted(_result("recipes")["rows"], key=_variant)
-    for pipeline, of_pipeline in itertools.groupby(rows, key=lambda row: row["pipeline"]):
+    for (pipeline, network), of_pipeline in itertools.groupby(rows, key=_space):
         lines += [
             "",
-            f"### {pipeline}",
+            f"### {pipeline}, in {network}",
             "| variant | settings that are not the defaults | kimg | seeds | distance / floor | "
-            "least to most | recall | coverage | nearest training image | seconds x threads |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "least to most | recall | coverage | nearest training image |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         groups = [list(group) for _, group in itertools.groupby(of_pipeline, key=_variant)]
         for group in sorted(groups, key=lambda group: _mean(group, "distance_over_floor")):
@@ -28,8 +29,7 @@ def recipes() -> list[str]:
                 f"| {first['variant']} | {recipe.replace('training.', '')} | {first['kimg']:g} | "
                 f"{len(group)} | {statistics.mean(ratios):.2f} | {min(ratios):.2f} to "
                 f"{max(ratios):.2f} | {_mean(group, 'recall'):.3f} | "
-                f"{_mean(group, 'coverage'):.3f} | {_mean(group, 'nearest_distance_ratio'):.2f} | "
-                f"{_mean(group, 'seconds'):.0f} x {first['threads']} |"
+                f"{_mean(group, 'coverage'):.3f} | {_mean(group, 'nearest_distance_ratio'):.2f} |"
             )
     return lines
 
@@ -107,8 +107,14 @@ def _result(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def _variant(row: dict[str, Any]) -> tuple[str, str, float]:
-    return row["pipeline"], row["variant"], row["kimg"]
+def _space(row: dict[str, Any]) -> tuple[str, str]:
+    """Numbers are compared in one network only; its hash stands in the card."""
+    found = re.search(r"in (classifier|random|inception)\S* ([0-9a-f]{8})", row["card"])
+    return row["pipeline"], " ".join(found.groups()) if found else "another network"
+
+
+def _variant(row: dict[str, Any]) -> tuple[Any, ...]:
+    return *_space(row), row["variant"], row["kimg"]
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float:

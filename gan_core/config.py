@@ -391,7 +391,7 @@ class CheckSettings(Settings):
         "real ones.",
     )
     recall_ratio_least: Fraction = Field(
-        0.7,
+        0.8,
         description="collapse: recall as a share of what real training images reach in the place "
         "of the samples.",
     )

@@ -22,7 +22,7 @@ class CheckResult(BaseModel):
         bounds: The bound of each, as text: "at least 0.5".
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     name: str
     passed: bool

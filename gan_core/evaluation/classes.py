@@ -40,7 +40,7 @@ def divergence_estimate(classes: np.ndarray, real_shares: np.ndarray) -> Estimat
     """KL divergence, in nats, of the samples' class frequencies from the real ones.
 
     As in the Stacked-MNIST comparisons (Metz et al. 2017): sum of q log(q / p) over the classes,
-    with q of the samples. Infinite if the samples show a class that the real images do not have.
+    with q of the samples. Infinite if the samples show a class whose real share is 0.
     """
     value = _divergence(class_shares(classes, len(real_shares)), real_shares)
     replicates = _divergence(_resampled_shares(classes, len(real_shares)), real_shares)

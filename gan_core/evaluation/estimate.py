@@ -17,7 +17,7 @@ SEED = 0
 class Estimate(BaseModel):
     """A number, and the interval that holds it with 95 % confidence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     value: float
     low: float

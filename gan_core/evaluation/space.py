@@ -30,7 +30,7 @@ from gan_core.evaluation.manifold import NEIGHBOURS, Manifold, compare, fit_mani
 class CurvePoint(BaseModel):
     """The Fréchet distance at a sample count."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     samples: int
     frechet_distance: float
@@ -50,7 +50,7 @@ class SpaceScores(BaseModel):
         floor_extrapolated: The same of the floor.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     card: MetricCard
     metrics: dict[str, Estimate]
@@ -128,8 +128,15 @@ class RealSpace:
             found["inception_score"] = inception_score(features.logits)
         if len(self.class_shares):
             found["class_coverage"] = coverage_estimate(features.classes, self.class_shares)
-            found["class_kl"] = divergence_estimate(features.classes, self.class_shares)
+            found["class_kl"] = divergence_estimate(features.classes, self._smoothed_shares)
         return found
+
+    @property
+    def _smoothed_shares(self) -> np.ndarray:
+        """Class shares with half an image more in each class, so that none is infinitely rare."""
+        counts = self.class_shares * len(self.held_out) + 0.5
+        smoothed: np.ndarray = counts / counts.sum()
+        return smoothed
 
     def score(self, features: Features, card: MetricCard) -> SpaceScores:
         """What generated images score here."""

@@ -13,6 +13,7 @@ from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.card import MetricCard, require_same_cards
 from gan_core.evaluation.checks import run_checks
+from gan_core.evaluation.estimate import Estimate
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
 from gan_core.evaluation.real_images import Networks, RealImages, floor_rows
 from gan_core.evaluation.report import Evaluation, Evaluator
@@ -237,6 +238,30 @@ def test_an_evaluation_is_repeated_to_the_same_numbers_and_read_as_it_was_writte
     assert first == second
     first.write(tmp_path)
     assert Evaluation.read(tmp_path) == first
+
+
+def test_numbers_that_are_not_finite_are_kept_and_are_none_for_programs(
+    judge: Judge, digit_images: ImageSet, tmp_path: Path
+) -> None:
+    found = judge(lambda *_: training_images(digit_images, COUNT))
+    endless = Estimate(value=np.inf, low=1.0, high=np.inf)
+    metrics = {**found.gate.metrics, "class_kl": endless}
+    gate = found.gate.model_copy(update={"metrics": metrics})
+    changed = found.model_copy(update={"gate": gate})
+    changed.write(tmp_path)
+    assert Evaluation.read(tmp_path) == changed
+    assert changed.summary()["class_kl"] is None
+    assert changed.summary()["class_kl_ci"] == [1.0, None]
+
+
+def test_a_class_that_the_held_out_images_lack_is_far_but_not_endlessly(
+    digit_images: ImageSet, network: FeatureNetwork
+) -> None:
+    rows = digit_images.held_out.labels != 3
+    held_out = ImageSplit(digit_images.held_out.images[rows], digit_images.held_out.labels[rows])
+    evaluator = open_evaluator(replace(digit_images, held_out=held_out), network)
+    found = evaluator.evaluate_images(digit_images.train.images[:COUNT])
+    assert 0.1 < found.gate.metrics["class_kl"].value < 2.0
 
 
 def test_the_real_images_are_kept_as_they_were_measured(
