@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from gan_core.errors import FoundryError
 from gan_core.evaluation.feature_network import FeatureNetwork
 
-LIBRARIES = ("numpy", "scipy", "torch", "torch-fidelity")
+LIBRARIES = ("numpy", "torch", "torch-fidelity")
 
 
 class MetricCard(BaseModel):

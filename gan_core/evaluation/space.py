@@ -17,12 +17,7 @@ from gan_core.evaluation.classes import (
 )
 from gan_core.evaluation.estimate import Estimate
 from gan_core.evaluation.feature_network import FeatureNetwork, Features
-from gan_core.evaluation.frechet import (
-    ResampledMoments,
-    count_curve,
-    distance_estimate,
-    real_moments,
-)
+from gan_core.evaluation.frechet import count_curve, distance_estimate
 from gan_core.evaluation.kernel import kernel_distance
 from gan_core.evaluation.manifold import NEIGHBOURS, Manifold, compare, fit_manifold
 
@@ -76,7 +71,6 @@ class RealSpace:
 
     Attributes:
         held_out: Their features.
-        moments: Their side of the distance's bootstrap; None where that is linearised.
         manifold: Their balls; None if there are too few, or if they are not looked at.
         class_shares: Share of them in each class as the network sees them; empty without classes.
         floor: What training images score.
@@ -84,7 +78,6 @@ class RealSpace:
     """
 
     held_out: Features
-    moments: ResampledMoments | None
     manifold: Manifold | None
     class_shares: np.ndarray
     floor: dict[str, Estimate]
@@ -107,21 +100,21 @@ class RealSpace:
         if network.config.classes:
             shares = class_shares(held_out.classes, network.config.classes)
         balls = _manifold(held_out) if manifold else None
-        moments = real_moments(held_out.vectors)
-        without_floor = cls(held_out, moments, balls, shares, {}, 0.0)
+        without_floor = cls(held_out, balls, shares, {}, 0.0)
         training = network.over(
             images.train.images[part] for part in np.array_split(rows, max(1, len(rows) // 1000))
         )
         floor = without_floor.metrics(training)
         extrapolated = count_curve(training.vectors, held_out.vectors).extrapolated
-        return cls(held_out, moments, balls, shares, floor, extrapolated)
+        return cls(held_out, balls, shares, floor, extrapolated)
 
     def metrics(self, features: Features) -> dict[str, Estimate]:
         """Every metric of a set of images against the held-out ones."""
         real, seen = self.held_out.vectors, features.vectors
-        found = {"frechet_distance": distance_estimate(seen, real, self.moments)}
-        if min(len(seen), len(real)) >= 4:
-            found["kid"] = kernel_distance(seen, real)
+        found = {
+            "frechet_distance": distance_estimate(seen, real),
+            "kid": kernel_distance(seen, real),
+        }
         if self.manifold is not None and (manifold := _manifold(features)) is not None:
             found |= compare(self.manifold, manifold).estimates()
         if features.logits.shape[1]:
@@ -158,9 +151,6 @@ class RealSpace:
             "logits": self.held_out.logits,
             "class_shares": self.class_shares,
         }
-        if self.moments is not None:
-            found["means"] = self.moments.means
-            found["covariances"] = self.moments.covariances
         if self.manifold is not None:
             found["points"] = self.manifold.points.numpy()
             found["radii"] = self.manifold.radii.numpy()
@@ -174,15 +164,13 @@ class RealSpace:
         floor_extrapolated: float,
     ) -> "RealSpace":
         """Put together what was kept."""
-        moments = manifold = None
-        if "means" in tensors:
-            moments = ResampledMoments(tensors["means"], tensors["covariances"])
+        manifold = None
         if "radii" in tensors:
             points, radii = (torch.from_numpy(tensors[name]) for name in ("points", "radii"))
             manifold = Manifold(points, radii)
         held_out = Features(tensors["vectors"], tensors["logits"])
         shares = tensors["class_shares"]
-        return cls(held_out, moments, manifold, shares, floor, floor_extrapolated)
+        return cls(held_out, manifold, shares, floor, floor_extrapolated)
 
 
 def _manifold(features: Features) -> Manifold | None:

@@ -145,5 +145,5 @@ EVALUATION = Stage(
     upstream=("generator", "feature_network", "training_images"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     checks=CHECKS,
-    version="2",
+    version="3",
 )

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from gan_core.evaluation.estimate import count_matrix
 from gan_core.evaluation.frechet import (
     Gaussian,
-    _linearised,
-    _resampled_moments,
     count_curve,
     distance_estimate,
     distance_replicates,
@@ -126,17 +124,6 @@ def test_the_distance_is_that_of_pytorch_fid() -> None:
     assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-6)
 
 
-def test_resampled_moments_are_those_of_the_resampled_features() -> None:
-    features = normal(30, 0, shift=5.0)
-    moments = _resampled_moments(features, seed=4, replicates=3)
-    for mean, covariance, counts in zip(
-        moments.means, moments.covariances, count_matrix(30, 4, 3).astype(int), strict=True
-    ):
-        repeated = np.repeat(features, counts, axis=0)
-        np.testing.assert_allclose(mean, repeated.mean(0), rtol=1e-6)
-        np.testing.assert_allclose(covariance, np.cov(repeated.T), rtol=1e-5, atol=1e-6)
-
-
 def test_the_interval_holds_the_expected_distance_nineteen_times_in_twenty() -> None:
     # The distance of samples of this size, not that of infinitely many, which is the curve's.
     expected = np.mean(
@@ -154,11 +141,27 @@ def test_the_interval_holds_the_expected_distance_nineteen_times_in_twenty() -> 
     assert 87 <= held <= 100
 
 
-def test_the_linearised_replicates_spread_as_the_exact_ones() -> None:
+def test_replicates_are_the_distances_of_resampled_sets_to_first_order() -> None:
     a, b = normal(400, 0, 0.5) @ np.diag([1, 1, 2, 1, 1, 0.5]), normal(300, 1)
-    exact, linearised = distance_replicates(a, b), _linearised(a, b)
-    assert linearised.std() == pytest.approx(exact.std(), rel=0.1)
-    assert np.corrcoef(exact, linearised)[0, 1] > 0.97
+    exact = []
+    for own, other in zip(count_matrix(400, 0), count_matrix(300, 1), strict=True):
+        resampled = np.repeat(a, own.astype(int), axis=0), np.repeat(b, other.astype(int), axis=0)
+        exact.append(frechet_distance(*map(fit_gaussian, resampled)))
+    found = distance_replicates(a, b)
+    assert found.std() == pytest.approx(np.std(exact), rel=0.1)
+    assert np.corrcoef(found, exact)[0, 1] > 0.97
+
+
+def test_few_images_in_many_dimensions_have_an_interval_of_about_the_true_width() -> None:
+    def features(count: int, seed: int) -> np.ndarray:
+        return normal(count, seed, dimensions=64) * np.linspace(2, 0.1, 64)
+
+    distances = [
+        frechet_distance(fit_gaussian(features(700, seed)), fit_gaussian(features(350, seed + 500)))
+        for seed in range(40)
+    ]
+    found = distance_replicates(features(700, 1000), features(350, 2000)).std()
+    assert np.std(distances) < found < 2 * np.std(distances)
 
 
 def test_influences_are_the_derivative_of_the_distance() -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-from gan_core.evaluation.kernel import kernel_distance
+from gan_core.evaluation.kernel import _mean_of_pairs, kernel_distance
 
 
 def cubic_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -15,17 +15,29 @@ def cubic_distance(a: np.ndarray, b: np.ndarray) -> float:
     return within - 2 * kernel(a, b).mean()
 
 
-def test_each_block_is_the_papers_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_value_is_the_papers_formula() -> None:
     stream = np.random.default_rng(0)
     a, b = stream.normal(size=(40, 6)) + 0.5, stream.normal(size=(40, 6))
-    found = kernel_distance(a, b)
-    blocks = np.random.default_rng(0)
-    orders = blocks.permutation(40), blocks.permutation(40)
-    expected = [
-        cubic_distance(a[orders[0][start : start + 4]], b[orders[1][start : start + 4]])
-        for start in range(0, 40, 4)
-    ]
-    assert found.value == pytest.approx(np.mean(expected), rel=1e-6)
+    assert kernel_distance(a, b).value == pytest.approx(cubic_distance(a, b), rel=1e-9)
+
+
+def test_large_sets_are_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gan_core.evaluation.kernel.MOST_IMAGES", 30)
+    stream = np.random.default_rng(0)
+    a, b = stream.normal(size=(80, 6)) + 0.5, stream.normal(size=(60, 6))
+    orders = np.random.default_rng(0)
+    rows = [np.sort(orders.permutation(size)[:30]) for size in (80, 60)]
+    expected = cubic_distance(a[rows[0]], b[rows[1]])
+    assert kernel_distance(a, b).value == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_image_drawn_twice_is_no_pair_with_itself() -> None:
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    kernel = points @ points.T
+    counts = np.array([[2.0, 0.0, 1.0, 1.0, 1.0]])
+    rows = [0, 0, 2, 3, 4]
+    pairs = [kernel[i, j] for i in rows for j in rows if i != j]
+    assert _mean_of_pairs(kernel, counts)[0] == pytest.approx(np.mean(pairs))
 
 
 def test_the_formula_is_that_of_torch_fidelity() -> None:

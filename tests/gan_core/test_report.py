@@ -352,4 +352,3 @@ def test_a_handful_of_images_is_measured_as_far_as_it_goes(
     found = open_evaluator(few, network).evaluate_images(digit_images.train.images[:40])
     assert found.frechet_distance > 0
     assert "precision" not in found.gate.metrics
-    assert "kid" not in found.gate.metrics
