@@ -4,9 +4,9 @@ It depends on the image set, the networks, the sample count and the seed; not on
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -68,7 +68,7 @@ class Networks:
         seed = (gate.config.seed or 0) + 1 if gate.config.kind == "random" else 0
         return cls(gate, random_network(images.shape, RANDOM_FEATURE_DIM, seed, device))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[FeatureNetwork]:
         return iter((self.gate, self.second))
 
 

@@ -38,6 +38,7 @@ NEAR_QUANTILE = 0.01  # of the held-out images' distances: what is nearer is a n
 PAIRS_KEPT = 16
 RAW_COUNT = 256  # samples whose pixels are looked at before they are rounded
 RANGE_TOLERANCE = 1e-3
+LEAST = 1e-9  # in the place of zero below a fraction: real images may be all alike
 
 
 class ClassRow(BaseModel):
@@ -240,9 +241,9 @@ class Evaluator:
         shown = labels if labels is not None else classes
         distances, pairs = _memorisation(samples, self.images, self.real)
         of_images = {
-            "intra_class_diversity": _diversity(samples, shown, self.real),
+            **_diversity(samples, shown, self.real),
             **distances,
-            "contrast_ratio": _exactly(float(samples.std()) / self.real.contrast),
+            "contrast_ratio": _exactly(float(samples.std()) / max(self.real.contrast, LEAST)),
             "constant_share": _exactly(constant_share(samples)),
             **raw,
         }
@@ -298,7 +299,7 @@ def _memorisation(
     """How near samples lie to training images, beside how near held-out images do."""
     some = np.sort(np.random.default_rng(SEED).permutation(len(samples))[:NEAREST_COUNT])
     nearest = nearest_images(samples[some], images.train.images, real.pooled_training)
-    ratios = nearest.distances / np.median(real.nearest_distances)
+    ratios = nearest.distances / max(float(np.median(real.nearest_distances)), LEAST)
     order = np.argsort(nearest.distances, kind="stable")[:PAIRS_KEPT]
     near = nearest.distances < np.quantile(real.nearest_distances, NEAR_QUANTILE)
     pairs = tuple(
@@ -321,19 +322,19 @@ def _median_estimate(values: np.ndarray) -> Estimate:
     return estimate(float(np.median(values)), np.median(drawn, axis=1), least=0.0)
 
 
-def _diversity(samples: np.ndarray, labels: np.ndarray | None, real: RealImages) -> Estimate:
+def _diversity(
+    samples: np.ndarray, labels: np.ndarray | None, real: RealImages
+) -> dict[str, Estimate]:
     """Pixel distances between samples of a class, as shares of those between real images."""
     if labels is None or len(real.pairwise_distances) == 1:
-        ratios = pairwise_distances(samples, None) / real.pairwise_distances[0]
+        groups = [(samples, real.pairwise_distances[0])]
     else:
-        ratios = np.concatenate(
-            [
-                pairwise_distances(samples[labels == label], None) / distance
-                for label, distance in enumerate(real.pairwise_distances)
-                if distance > 0
-            ]
-        )
-    return mean_estimate(ratios, most=np.inf) if len(ratios) else _exactly(0.0)
+        classes = enumerate(real.pairwise_distances)
+        groups = [(samples[labels == label], distance) for label, distance in classes]
+    parts = [pairwise_distances(own, None) / usual for own, usual in groups if usual > 0]
+    ratios = np.concatenate([np.empty(0), *parts])
+    # Real images that are all alike, or one sample of each class, leave nothing to compare.
+    return {"intra_class_diversity": mean_estimate(ratios, most=np.inf)} if len(ratios) else {}
 
 
 def _class_rows(

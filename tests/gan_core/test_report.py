@@ -342,6 +342,16 @@ def test_a_single_held_out_image_is_an_error_of_the_users(
         open_evaluator(replace(digit_images, held_out=one), network)
 
 
+def test_real_images_that_are_all_alike_are_no_division_by_zero(
+    digit_images: ImageSet, network: FeatureNetwork
+) -> None:
+    same = np.full((40, 16, 16, 1), 9, np.uint8)
+    split = ImageSplit(same, np.arange(40) % 10)
+    found = open_evaluator(replace(digit_images, train=split, held_out=split), network)
+    measured = found.evaluate_images(digit_images.train.images[:40])
+    assert failed(measured) >= {"broken_output"}
+
+
 def test_a_handful_of_images_is_measured_as_far_as_it_goes(
     digit_images: ImageSet, network: FeatureNetwork
 ) -> None:
