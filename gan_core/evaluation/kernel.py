@@ -4,7 +4,7 @@ import numpy as np
 
 from gan_core.evaluation.estimate import SEED, Estimate, count_matrix, estimate
 
-MOST_IMAGES = 2000
+MOST_IMAGES = 1000
 
 
 def kernel_distance(generated: np.ndarray, real: np.ndarray) -> Estimate:
