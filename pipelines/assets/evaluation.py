@@ -1,5 +1,6 @@
 """`evaluation`: how far the generated images are from held-out ones, and what the checks say."""
 
+import math
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -113,8 +114,12 @@ def _work(stage: StageContext) -> StageResult:
                 passed=check.passed,
                 blocking=settings.checks.blocking,
                 message=check.message,
-                metadata={
-                    "values": check.values,
+                metadata={  # numbers of their own, which Dagster plots over the runs
+                    **{
+                        name: value
+                        for name, value in check.values.items()
+                        if value is not None and math.isfinite(value)
+                    },
                     "bounds": check.bounds,
                 },
             )

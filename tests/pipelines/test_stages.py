@@ -316,6 +316,8 @@ def test_checks_that_fail_keep_the_generator_from_release(fresh: TinyPipeline) -
     outcomes = {check.check_name: check for check in run.get_asset_check_evaluations()}
     assert set(outcomes) == {"collapse", "memorisation", "broken_output"}
     assert "not at least 1" in outcomes["collapse"].description
+    assert isinstance(outcomes["collapse"].metadata["recall_ratio"].value, float)
+    assert "at least 1" in outcomes["collapse"].metadata["bounds"].value["recall_ratio"]
     done = {event.asset_key.path[-1] for event in run.get_asset_materialization_events()}
     assert "evaluation" in done
     assert not {"samples", "registered_model"} & done
