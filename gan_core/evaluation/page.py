@@ -67,8 +67,8 @@ def write_page(
         evaluation=evaluation,
         pictures=list(_pictures(evaluation, samples, labels, images, generator)),
         numbers=list(number_rows(evaluation)),
-        extrapolated=f"{evaluation.gate.extrapolated:.3g}",
-        floor_extrapolated=f"{evaluation.gate.floor_extrapolated:.3g}",
+        extrapolated=f"{evaluation.extrapolated:.3g}",
+        floor_extrapolated=f"{evaluation.floor_extrapolated:.3g}",
         curves=list(_curves(evaluation, journal)),
     )
     (folder / PAGE_FILE).write_text(page, encoding="utf-8")
@@ -152,7 +152,7 @@ def _curves(evaluation: Evaluation, journal: Sequence[Mapping[str, Any]]) -> Ite
             "kimg",
             "Losses while training.",
         )
-    points = [(point.samples, point.frechet_distance) for point in evaluation.gate.curve]
+    points = [(point.samples, point.frechet_distance) for point in evaluation.curve]
     yield _curve(
         {"Fréchet distance": points},
         "samples",

@@ -21,6 +21,7 @@ from gan_core.evaluation.feature_network import (
     make_feature_network,
     random_network,
 )
+from gan_core.evaluation.frechet import count_curve
 from gan_core.evaluation.manifold import NEIGHBOURS
 from gan_core.evaluation.pixels import nearest_images, pairwise_distance, pooled
 from gan_core.evaluation.space import RealSpace
@@ -28,7 +29,7 @@ from gan_core.evaluation.space import RealSpace
 TENSORS_FILE = "real_images.safetensors"
 FLOOR_FILE = "floor.json"
 SPACES = ("gate", "second")
-VERSION = 3  # raised when the same images would give other numbers
+VERSION = 4  # raised when the same images would give other numbers
 
 RANDOM_FEATURE_DIM = 64
 NEAREST_COUNT = 500  # images whose nearest training image is looked for
@@ -79,6 +80,7 @@ class RealImages:
     Attributes:
         gate: In the space of the gate's network.
         second: In the other.
+        floor_extrapolated: The floor's distance in the first, without the bias of the count.
         pooled_training: The training images as `pixels.nearest_images` searches them.
         nearest_distances: Of held-out images to the nearest training image, shape (n,).
         pairwise_distances: Mean pixel distance between held-out images of each class, or of all in
@@ -88,6 +90,7 @@ class RealImages:
 
     gate: RealSpace
     second: RealSpace
+    floor_extrapolated: float
     pooled_training: np.ndarray
     nearest_distances: np.ndarray
     pairwise_distances: np.ndarray
@@ -113,9 +116,13 @@ class RealImages:
         training = images.train.images
         pooled_training = pooled(training)
         nearest = nearest_images(held_out.images[some], training, pooled_training)
+        parts = np.array_split(rows, max(1, len(rows) // 1000))
+        shown, seen = (network.over(training[part] for part in parts) for network in networks)
+        gate = RealSpace.measure(networks.gate, images, shown, manifold=True)
         return cls(
-            gate=RealSpace.measure(networks.gate, images, rows, manifold=True),
-            second=RealSpace.measure(networks.second, images, rows, manifold=False),
+            gate=gate,
+            floor_extrapolated=count_curve(shown.vectors, gate.held_out.vectors).extrapolated,
+            second=RealSpace.measure(networks.second, images, seen, manifold=False),
             pooled_training=pooled_training,
             nearest_distances=nearest.distances,
             pairwise_distances=class_distances(held_out.images, held_out.labels, images.classes),
@@ -129,13 +136,14 @@ class RealImages:
             "nearest_distances": self.nearest_distances,
             "pairwise_distances": self.pairwise_distances,
             "contrast": np.array(self.contrast),
+            "floor_extrapolated": np.array(self.floor_extrapolated),
         }
         floors = {}
         for name in SPACES:
             space: RealSpace = getattr(self, name)
             tensors |= {f"{name}/{key}": value for key, value in space.tensors().items()}
             metrics = {key: metric.model_dump() for key, metric in space.floor.items()}
-            floors[name] = {"metrics": metrics, "extrapolated": space.floor_extrapolated}
+            floors[name] = metrics
         contiguous = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
         (folder / TENSORS_FILE).write_bytes(safetensors.numpy.save(contiguous))
         (folder / FLOOR_FILE).write_text(json.dumps(floors, indent=2))
@@ -152,8 +160,7 @@ class RealImages:
                     for key, value in tensors.items()
                     if key.startswith(f"{name}/")
                 },
-                {key: Estimate(**metric) for key, metric in floors[name]["metrics"].items()},
-                floors[name]["extrapolated"],
+                {key: Estimate(**metric) for key, metric in floors[name].items()},
             )
             for name in SPACES
         }
@@ -163,6 +170,7 @@ class RealImages:
             nearest_distances=tensors["nearest_distances"],
             pairwise_distances=tensors["pairwise_distances"],
             contrast=tensors["contrast"].item(),
+            floor_extrapolated=tensors["floor_extrapolated"].item(),
         )
 
 

@@ -15,6 +15,7 @@ from gan_core.evaluation.card import MetricCard
 from gan_core.evaluation.checks import CheckResult, run_checks
 from gan_core.evaluation.estimate import REPLICATES, Estimate, estimate, mean_estimate
 from gan_core.evaluation.feature_network import FeatureNetwork
+from gan_core.evaluation.frechet import count_curve
 from gan_core.evaluation.pixels import (
     constant_share,
     nearest_images,
@@ -39,6 +40,15 @@ PAIRS_KEPT = 16
 RAW_COUNT = 256  # samples whose pixels are looked at before they are rounded
 RANGE_TOLERANCE = 1e-3
 LEAST = 1e-9  # in the place of zero below a fraction: real images may be all alike
+
+
+class CurvePoint(BaseModel):
+    """The Fréchet distance at a sample count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    samples: int
+    frechet_distance: float
 
 
 class ClassRow(BaseModel):
@@ -84,6 +94,9 @@ class Evaluation(BaseModel):
     Attributes:
         gate: In the space that decides.
         second: In a space blind to the classes.
+        curve: The deciding distance at several sample counts, whose bias falls with the count.
+        extrapolated: That distance without the bias.
+        floor_extrapolated: The same of the floor.
         images: Measured on the pixels: `intra_class_diversity`, `nearest_distance_ratio`,
             `near_copy_share`, `contrast_ratio`, `constant_share`; of a generator also
             `non_finite_share` and `out_of_range_share`; with labels `label_agreement`.
@@ -96,6 +109,9 @@ class Evaluation(BaseModel):
 
     gate: SpaceScores
     second: SpaceScores
+    curve: tuple[CurvePoint, ...]
+    extrapolated: float
+    floor_extrapolated: float
     images: dict[str, Estimate]
     classes: tuple[ClassRow, ...]
     nearest_pairs: tuple[NearestPair, ...]
@@ -157,7 +173,7 @@ class Evaluation(BaseModel):
             "class_coverage": None,
             "label_agreement": None,
             **found,
-            "frechet_distance_extrapolated": self.gate.extrapolated,
+            "frechet_distance_extrapolated": self.extrapolated,
             "class_shares": self.class_shares,
             "passed": self.passed,
             "checks": [check.model_dump() for check in self.checks],
@@ -237,6 +253,8 @@ class Evaluator:
         second = self.real.second.score(
             self.networks.second(samples), self._card(self.networks.second, len(samples))
         )
+        curve = count_curve(seen.vectors, self.real.gate.held_out.vectors)
+        points = zip(curve.counts, curve.distances, strict=True)
         classes = seen.classes if self.networks.gate.config.classes else None
         shown = labels if labels is not None else classes
         distances, pairs = _memorisation(samples, self.images, self.real)
@@ -257,6 +275,9 @@ class Evaluator:
         return Evaluation(
             gate=gate,
             second=second,
+            curve=tuple(CurvePoint(samples=n, frechet_distance=value) for n, value in points),
+            extrapolated=curve.extrapolated,
+            floor_extrapolated=self.real.floor_extrapolated,
             images=of_images,
             classes=()
             if classes is None

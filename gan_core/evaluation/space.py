@@ -17,18 +17,9 @@ from gan_core.evaluation.classes import (
 )
 from gan_core.evaluation.estimate import Estimate
 from gan_core.evaluation.feature_network import FeatureNetwork, Features
-from gan_core.evaluation.frechet import count_curve, distance_estimate
+from gan_core.evaluation.frechet import distance_estimate
 from gan_core.evaluation.kernel import kernel_distance
 from gan_core.evaluation.manifold import NEIGHBOURS, Manifold, compare, fit_manifold
-
-
-class CurvePoint(BaseModel):
-    """The Fréchet distance at a sample count."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    samples: int
-    frechet_distance: float
 
 
 class SpaceScores(BaseModel):
@@ -40,9 +31,6 @@ class SpaceScores(BaseModel):
             `recall`, `density` and `coverage`; with a network that tells classes apart
             `inception_score`; with a classifier of these images `class_coverage` and `class_kl`.
         floor: The same of real training images in the place of the generated ones.
-        curve: The distance at several sample counts, whose bias falls with the count.
-        extrapolated: The distance without that bias.
-        floor_extrapolated: The same of the floor.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -50,9 +38,6 @@ class SpaceScores(BaseModel):
     card: MetricCard
     metrics: dict[str, Estimate]
     floor: dict[str, Estimate]
-    curve: tuple[CurvePoint, ...]
-    extrapolated: float
-    floor_extrapolated: float
 
     def value(self, metric: str) -> float | None:
         """A metric's value; None if this space has none."""
@@ -74,25 +59,23 @@ class RealSpace:
         manifold: Their balls; None if there are too few, or if they are not looked at.
         class_shares: Share of them in each class as the network sees them; empty without classes.
         floor: What training images score.
-        floor_extrapolated: Their distance without the bias of the count.
     """
 
     held_out: Features
     manifold: Manifold | None
     class_shares: np.ndarray
     floor: dict[str, Estimate]
-    floor_extrapolated: float
 
     @classmethod
     def measure(
-        cls, network: FeatureNetwork, images: ImageSet, rows: np.ndarray, *, manifold: bool
+        cls, network: FeatureNetwork, images: ImageSet, training: Features, *, manifold: bool
     ) -> "RealSpace":
         """See the real images.
 
         Args:
             network: In whose eyes.
             images: The prepared set.
-            rows: Of the training images that stand for samples, shape (n,).
+            training: Features of the training images that stand for samples.
             manifold: Whether precision, recall, density and coverage are measured here.
         """
         held_out = network(images.held_out.images)
@@ -100,13 +83,8 @@ class RealSpace:
         if network.config.classes:
             shares = class_shares(held_out.classes, network.config.classes)
         balls = _manifold(held_out) if manifold else None
-        without_floor = cls(held_out, balls, shares, {}, 0.0)
-        training = network.over(
-            images.train.images[part] for part in np.array_split(rows, max(1, len(rows) // 1000))
-        )
-        floor = without_floor.metrics(training)
-        extrapolated = count_curve(training.vectors, held_out.vectors).extrapolated
-        return cls(held_out, balls, shares, floor, extrapolated)
+        without_floor = cls(held_out, balls, shares, {})
+        return cls(held_out, balls, shares, without_floor.metrics(training))
 
     def metrics(self, features: Features) -> dict[str, Estimate]:
         """Every metric of a set of images against the held-out ones."""
@@ -133,16 +111,7 @@ class RealSpace:
 
     def score(self, features: Features, card: MetricCard) -> SpaceScores:
         """What generated images score here."""
-        curve = count_curve(features.vectors, self.held_out.vectors)
-        points = zip(curve.counts, curve.distances, strict=True)
-        return SpaceScores(
-            card=card,
-            metrics=self.metrics(features),
-            floor=self.floor,
-            curve=tuple(CurvePoint(samples=n, frechet_distance=value) for n, value in points),
-            extrapolated=curve.extrapolated,
-            floor_extrapolated=self.floor_extrapolated,
-        )
+        return SpaceScores(card=card, metrics=self.metrics(features), floor=self.floor)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What `from_tensors` needs, beside the floor."""
@@ -161,7 +130,6 @@ class RealSpace:
         cls,
         tensors: Mapping[str, np.ndarray],
         floor: dict[str, Estimate],
-        floor_extrapolated: float,
     ) -> "RealSpace":
         """Put together what was kept."""
         manifold = None
@@ -170,7 +138,7 @@ class RealSpace:
             manifold = Manifold(points, radii)
         held_out = Features(tensors["vectors"], tensors["logits"])
         shares = tensors["class_shares"]
-        return cls(held_out, manifold, shares, floor, floor_extrapolated)
+        return cls(held_out, manifold, shares, floor)
 
 
 def _manifold(features: Features) -> Manifold | None:

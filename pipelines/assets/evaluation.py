@@ -150,5 +150,5 @@ EVALUATION = Stage(
     upstream=("generator", "feature_network", "training_images"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     checks=CHECKS,
-    version="3",
+    version="4",
 )

@@ -3,8 +3,8 @@
 from gan_core.evaluation.card import MetricCard
 from gan_core.evaluation.checks import CheckResult
 from gan_core.evaluation.estimate import Estimate
-from gan_core.evaluation.report import ClassRow, Evaluation
-from gan_core.evaluation.space import CurvePoint, SpaceScores
+from gan_core.evaluation.report import ClassRow, CurvePoint, Evaluation
+from gan_core.evaluation.space import SpaceScores
 
 
 def make_card(network: str = "classifier", samples: int = 1438) -> MetricCard:
@@ -34,12 +34,6 @@ def make_scores(network: str, distance: float, class_coverage: float | None) -> 
         card=make_card(network),
         metrics=metrics,
         floor={"frechet_distance": around(3.4), "precision": around(0.95)},
-        curve=(
-            CurvePoint(samples=360, frechet_distance=2 * distance),
-            CurvePoint(samples=1438, frechet_distance=distance),
-        ),
-        extrapolated=0.7 * distance,
-        floor_extrapolated=2.1,
     )
 
 
@@ -57,6 +51,12 @@ def make_evaluation(
     return Evaluation(
         gate=make_scores("classifier", distance, class_coverage),
         second=make_scores("random R64 (seed 0)", 11.0, None),
+        curve=(
+            CurvePoint(samples=360, frechet_distance=2 * distance),
+            CurvePoint(samples=1438, frechet_distance=distance),
+        ),
+        extrapolated=0.7 * distance,
+        floor_extrapolated=2.1,
         images={"nearest_distance_ratio": around(1.02)},
         classes=rows if class_coverage is not None else (),
         nearest_pairs=(),

@@ -159,7 +159,7 @@ def test_training_images_score_the_floor_and_are_named_as_nearest(
     found = judge(lambda *_: training_images(digit_images, COUNT))
     for name, floor in found.gate.floor.items():
         assert found.gate.metrics[name] == floor
-    assert found.gate.extrapolated == found.gate.floor_extrapolated
+    assert found.extrapolated == pytest.approx(found.floor_extrapolated, rel=1e-6)
     rows = floor_rows(digit_images, EvaluationSettings(samples=COUNT))
     for pair in found.nearest_pairs:
         assert pair.distance == 0.0
