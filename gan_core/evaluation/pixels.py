@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 CHUNK = 1000
-SEARCH_CHUNK = 10_000
+SEARCH_CHUNK = 2000
 POOLED_SIDE = 14
 CANDIDATES = 5
 
@@ -62,17 +62,25 @@ def nearest_images(
     rows = torch.zeros((len(flat), count), dtype=torch.int64)
     for start in range(0, len(training), SEARCH_CHUNK):
         others = torch.from_numpy(pooled_training[start : start + SEARCH_CHUNK]).float()
-        distances, found = torch.cdist(flat, others).topk(min(count, len(others)), largest=False)
-        together = torch.cat([least, distances], dim=1)
-        least, order = together.topk(count, largest=False)
+        # Half the squared distance, without the norm that all of a row share.
+        scores = torch.addmm(others.square().sum(1) / 2, flat, others.T, alpha=-1)
+        scores, found = scores.topk(min(count, len(others)), largest=False)
+        least, order = torch.cat([least, scores], dim=1).topk(count, largest=False)
         rows = torch.cat([rows, found + start], dim=1).gather(1, order)
-    candidates = np.asarray(training[np.unique(rows.numpy())], np.float64)
-    places = np.searchsorted(np.unique(rows.numpy()), rows.numpy())
-    differences = candidates[places] - images[:, None]
-    exact = np.sqrt(np.square(differences).sum(axis=(2, 3, 4)))
-    best = exact.argmin(1)
-    own = np.arange(len(images))
-    return Neighbours(exact[own, best], rows.numpy()[own, best])
+    own = torch.from_numpy(np.array(images, np.float32)).flatten(1)
+    exact = torch.stack(
+        [
+            (torch.from_numpy(np.array(training[column], np.float32)).flatten(1) - own)
+            .square()
+            .sum(1)
+            for column in rows.T.numpy()
+        ],
+        dim=1,
+    )
+    nearest, best = exact.min(1)
+    return Neighbours(
+        nearest.double().sqrt().numpy(), rows.gather(1, best[:, None]).squeeze(1).numpy()
+    )
 
 
 def pairwise_distances(images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
@@ -99,6 +107,14 @@ def pairwise_distance(images: np.ndarray, labels: np.ndarray | None) -> float:
     """The mean of `pairwise_distances`; 0 where there is no pair."""
     distances = pairwise_distances(images, labels)
     return float(distances.mean()) if len(distances) else 0.0
+
+
+def contrast(images: np.ndarray) -> float:
+    """Standard deviation of the pixels of all images, uint8, from 0 to 127.5."""
+    counts = np.bincount(np.asarray(images).ravel(), minlength=256)
+    values = np.arange(256)
+    mean = counts @ values / counts.sum()
+    return float(np.sqrt(counts @ np.square(values - mean) / counts.sum()))
 
 
 def constant_share(images: np.ndarray) -> float:

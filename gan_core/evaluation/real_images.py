@@ -23,7 +23,7 @@ from gan_core.evaluation.feature_network import (
 )
 from gan_core.evaluation.frechet import count_curve
 from gan_core.evaluation.manifold import NEIGHBOURS
-from gan_core.evaluation.pixels import nearest_images, pairwise_distance, pooled
+from gan_core.evaluation.pixels import contrast, nearest_images, pairwise_distance, pooled
 from gan_core.evaluation.space import RealSpace
 
 TENSORS_FILE = "real_images.safetensors"
@@ -126,7 +126,7 @@ class RealImages:
             pooled_training=pooled_training,
             nearest_distances=nearest.distances,
             pairwise_distances=class_distances(held_out.images, held_out.labels, images.classes),
-            contrast=float(np.asarray(held_out.images).std()),
+            contrast=contrast(held_out.images),
         )
 
     def save(self, folder: Path) -> None:

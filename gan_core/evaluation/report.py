@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from threadpoolctl import threadpool_limits
 
 from gan_core.config import EvaluationSettings
 from gan_core.data.image_set import ImageSet
@@ -18,6 +19,7 @@ from gan_core.evaluation.feature_network import FeatureNetwork
 from gan_core.evaluation.frechet import count_curve
 from gan_core.evaluation.pixels import (
     constant_share,
+    contrast,
     nearest_images,
     pairwise_distance,
     pairwise_distances,
@@ -226,7 +228,8 @@ class Evaluator:
         asked = labels if generator.config.classes else None
         samples = generator.sample(len(labels), seed=self.settings.seed, labels=asked)
         raw = _raw_outputs(generator, asked, self.settings.seed)
-        return self._measure(samples, asked, raw), samples
+        with _one_blas_thread():
+            return self._measure(samples, asked, raw), samples
 
     def evaluate_images(self, samples: np.ndarray, labels: np.ndarray | None = None) -> Evaluation:
         """Measure images, whoever made them.
@@ -243,7 +246,8 @@ class Evaluator:
             raise FoundryError(
                 f"there is {len(samples)} image, but a distance needs at least 2; add images."
             )
-        return self._measure(samples, labels, {})
+        with _one_blas_thread():
+            return self._measure(samples, labels, {})
 
     def _measure(
         self, samples: np.ndarray, labels: np.ndarray | None, raw: dict[str, Estimate]
@@ -261,7 +265,7 @@ class Evaluator:
         of_images = {
             **_diversity(samples, shown, self.real),
             **distances,
-            "contrast_ratio": _exactly(float(samples.std()) / max(self.real.contrast, LEAST)),
+            "contrast_ratio": _exactly(contrast(samples) / max(self.real.contrast, LEAST)),
             "constant_share": _exactly(constant_share(samples)),
             **raw,
         }
@@ -303,6 +307,11 @@ class Evaluator:
                 f"the shapes differ: {text}; materialize the whole pipeline with one "
                 "data.resolution, or bring the images to it."
             )
+
+
+def _one_blas_thread() -> threadpool_limits:
+    """Numpy's products on one thread: its others would spin on, and slow PyTorch's twofold."""
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def _plain(value: float) -> float | None:

@@ -3,6 +3,7 @@ import pytest
 
 from gan_core.evaluation.pixels import (
     constant_share,
+    contrast,
     nearest_images,
     pairwise_distance,
     pooled,
@@ -44,3 +45,9 @@ def test_images_of_one_colour_are_constant() -> None:
     images[0] = [10, 20, 30]
     assert constant_share(images) == 0.25
     assert constant_share(np.zeros((3, 2, 2, 1), np.uint8)) == 1.0
+
+
+def test_the_contrast_is_the_standard_deviation_of_all_pixels() -> None:
+    images = random_images(20)
+    assert contrast(images) == pytest.approx(images.std())
+    assert contrast(np.full((3, 2, 2, 1), 9, np.uint8)) == 0.0
