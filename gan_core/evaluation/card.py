@@ -25,7 +25,7 @@ class MetricCard(BaseModel):
         resize: What the network does to the images first.
         resolution: Height, width and channels of the images.
         preparation: How the real images were brought to that.
-        rounding: Of both sets.
+        rounding: Of the samples.
         samples: Images judged.
         reference: The real images that they are measured against.
         reference_images: How many those are.
@@ -64,7 +64,7 @@ class MetricCard(BaseModel):
             f"(d = {self.feature_dim}{skill}, resize {self.resize}), "
             f"{self.samples} samples against {self.reference_images} "
             f"images of {self.reference} {self.reference_sha256[:8]}, "
-            f"{self.resolution} ({self.preparation}, {self.rounding}), seed {self.seed}, "
+            f"{self.resolution} ({self.preparation}; samples {self.rounding}), seed {self.seed}, "
             f"k = {self.neighbours}; {versions}; the floor takes as many training images in the "
             "place of the samples"
         )

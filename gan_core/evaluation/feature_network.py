@@ -263,6 +263,9 @@ def random_network(
 ) -> FeatureNetwork:
     """A network as it is initialised, the same bits for the same arguments.
 
+    The initialisation (He et al. 2015) keeps the variance from layer to layer, so that distances
+    are of the order of one.
+
     Args:
         shape: Height and width in pixels, and channels, of the images.
         feature_dim: Dimensions of the feature space.
@@ -272,6 +275,9 @@ def random_network(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = _Net(shape, feature_dim, 0)
+        for layer in net.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(layer.weight)
     config = FeatureNetworkConfig(
         kind="random",
         feature_dim=feature_dim,

@@ -47,5 +47,5 @@ FEATURE_NETWORK = Stage(
     upstream=("training_images",),
     kinds=frozenset({"python", "pytorch"}),
     pool="gpu",
-    version="2",
+    version="3",
 )

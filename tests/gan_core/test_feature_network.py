@@ -107,6 +107,11 @@ def test_a_random_network_sees_no_image(few: ImageSet) -> None:
     assert trained(few, kind="random").sha256 == trained(other, kind="random").sha256
 
 
+def test_features_of_a_random_network_are_of_the_order_of_one(few: ImageSet) -> None:
+    spread = trained(few, kind="random")(few.train.images).vectors.std(0).mean()
+    assert 0.1 < spread < 10
+
+
 def test_a_classifier_without_labels_is_refused(unlabelled: ImageSet) -> None:
     with pytest.raises(FoundryError, match=r"feature_network\.kind is 'classifier', but .* no cl"):
         trained(unlabelled, kind="classifier")
