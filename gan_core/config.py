@@ -454,6 +454,19 @@ class SampleSettings(Settings):
     )
 
 
+class GateSettings(Settings):
+    """What a candidate must reach, beside the checks, to take the champion's place."""
+
+    tolerance: Fraction = Field(
+        0.1,
+        description="Largest possible loss, as a share of the champion's distance: the upper end "
+        "of the difference's 95 % interval must not be above it. 0 asks for a sure gain.",
+    )
+    distance_over_floor_most: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="Largest distance, in floors; none by default."
+    )
+
+
 class PipelineSettings(Settings):
     """One pipeline: everything from the images to the registered generator."""
 
@@ -464,6 +477,12 @@ class PipelineSettings(Settings):
     feature_network: FeatureNetworkSettings = FeatureNetworkSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     samples: SampleSettings = SampleSettings()
+    promotion: Literal["automatic", "manual"] = Field(
+        "automatic",
+        description="`manual`: a candidate that passes the gate waits as challenger for "
+        "`gan-foundry promote`.",
+    )
+    gate: GateSettings = GateSettings()
 
     @model_validator(mode="after")
     def _network_makes_the_resolution(self) -> Self:

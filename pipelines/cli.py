@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -20,10 +20,16 @@ from gan_core.errors import FoundryError
 from pipelines.terminal import (
     RunDisplay,
     error_console,
+    ledger_table,
+    move_sentence,
     print_result,
     scores_table,
     versions_table,
 )
+
+if TYPE_CHECKING:
+    from pipelines.ledger import Move
+    from pipelines.registry import RegisteredVersion
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # as shells report SIGINT
@@ -145,7 +151,7 @@ def evaluate(images: Path, name: str, as_json: bool) -> None:
 @click.argument("name", required=False)
 @json_option
 def models(name: str | None, as_json: bool) -> None:
-    """List registered models, or the versions of NAME."""
+    """List registered models, or the versions of NAME and every move of its aliases."""
     with _standard_output_to_error():
         found = _list_models(name)
     if as_json:
@@ -153,9 +159,56 @@ def models(name: str | None, as_json: bool) -> None:
     elif found:
         from rich.console import Console
 
-        Console(highlight=False).print(versions_table(found))
+        console = Console(highlight=False)
+        console.print(versions_table(found))
+        if name:
+            console.print(ledger_table(found[0]["ledger"]))
     else:
         click.echo("no models are registered yet; `gan-foundry run digits` trains the first")
+
+
+WHY = "One sentence for the ledger."
+
+
+@main.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@click.option("--why", required=True, help=WHY)
+@json_option
+def promote(name: str, version: int, why: str, as_json: bool) -> None:
+    """Make VERSION of NAME the champion."""
+    from pipelines import promotion
+
+    with _standard_output_to_error():
+        move = promotion.promote(name, version, why)
+    _print_move(name, move, as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@click.option("--why", required=True, help=WHY)
+@json_option
+def veto(name: str, version: int, why: str, as_json: bool) -> None:
+    """Take VERSION of NAME out of the running: no alias, and the gate never promotes it."""
+    from pipelines import promotion
+
+    with _standard_output_to_error():
+        move = promotion.veto(name, version, why)
+    _print_move(name, move, as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--why", default="rolled back", show_default=True, help=WHY)
+@json_option
+def rollback(name: str, why: str, as_json: bool) -> None:
+    """Put the previous champion of NAME back, and veto the present one."""
+    from pipelines import promotion
+
+    with _standard_output_to_error():
+        move = promotion.rollback(name, why)
+    _print_move(name, move, as_json)
 
 
 @main.command()
@@ -184,43 +237,59 @@ def doctor(as_json: bool) -> None:
 
 
 def _list_models(name: str | None) -> list[dict[str, Any]]:
-    from pipelines import registry, tracking
+    from pipelines import ledger, registry, tracking
 
     with tracking.tracking_errors():
         client = registry.connect_for_reading()
         known = registry.models(client) if client else []
         if name is not None and name not in known:
-            names = ", ".join(known) or "none yet"
-            raise FoundryError(
-                f"there is no registered model {name!r}; registered are {names}, and `gan-foundry "
-                "run NAME` registers one."
-            )
+            raise registry.no_such_model(name, known)
         return [
             {
                 "name": model,
                 "versions": [_version_row(v) for v in registry.versions(client, model)],
+                "ledger": [
+                    move.model_dump(mode="json") for move in ledger.read_moves(client, model)
+                ],
             }
             for model in ([name] if name else known)
             if client
         ]
 
 
-def _version_row(version: Any) -> dict[str, Any]:
+def _version_row(version: "RegisteredVersion") -> dict[str, Any]:
+    from pipelines import registry
+
     created = datetime.datetime.fromtimestamp(version.created_milliseconds / 1000, datetime.UTC)
 
+    def numbers(tag: str) -> list[float] | None:
+        return [float(text) for text in version.tags[tag].split()] if tag in version.tags else None
+
     def number(tag: str) -> float | None:
-        return float(version.tags[tag]) if tag in version.tags else None
+        found = numbers(tag)
+        return found[0] if found else None
 
     return {
         "version": version.version,
         "aliases": list(version.aliases),
-        "frechet_distance": number("frechet_distance"),
-        "floor": number("floor"),
-        "metric_card": version.tags.get("metric_card"),
+        "frechet_distance": number(registry.DISTANCE_TAG),
+        "frechet_distance_ci": numbers(registry.INTERVAL_TAG),
+        "floor": number(registry.FLOOR_TAG),
+        "metric_card": version.tags.get(registry.CARD_TAG),
+        "decision": version.tags.get(registry.DECISION_TAG),
+        "vetoed": version.tags.get(registry.VETOED_TAG),
+        "blessed": version.tags.get(registry.BLESSED_TAG),
         "mlflow_run_id": version.run_id,
         "created": created.isoformat(timespec="seconds"),
         "uri": version.uri,
     }
+
+
+def _print_move(name: str, move: "Move", as_json: bool) -> None:
+    if as_json:
+        click.echo(move.model_dump_json())
+    else:
+        error_console().print(f"{name}: {move_sentence(move.model_dump())}", markup=False)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,20 @@
 """The model card: what a registered generator is, in Markdown, for people who find it."""
 
+from pathlib import Path
 from typing import Any
 
-from gan_core.config import PipelineSettings, flat_settings
+from gan_core.config import PipelineSettings, apply_overrides, flat_settings
+from gan_core.evaluation.page import number_rows
 from gan_core.evaluation.report import Evaluation
+
+PLACES = ("data.path", "feature_network.weights")
+
+
+def without_places(settings: PipelineSettings) -> PipelineSettings:
+    """Settings that may leave this machine: files and folders by their own names alone."""
+    values = flat_settings(settings)
+    names = {key: Path(values[key]).name for key in PLACES if values[key]}
+    return apply_overrides(settings, names, "settings")
 
 
 def model_card(
@@ -17,13 +28,20 @@ def model_card(
 
     Args:
         name: The registered model's name.
-        settings: Of the run that trained it.
+        settings: Of the run that trained it, without places of this machine.
         evaluation: Its measured quality.
         data: The description of the prepared images (`dataset.json`).
         weights_sha256: Of `generator.safetensors`.
     """
-    coverage = evaluation.class_coverage
-    rows = "\n".join(f"| `{key}` | {value} |" for key, value in flat_settings(settings).items())
+    recipe = "\n".join(f"| `{key}` | {value} |" for key, value in flat_settings(settings).items())
+    numbers = "\n".join(
+        f"| {row['name']} | {row['value']} | {row['interval']} | {row['floor']} |"
+        for row in number_rows(evaluation)
+    )
+    checks = "\n".join(
+        f"- {check.name}: {'passed' if check.passed else 'FAILED'}. {check.message}"
+        for check in evaluation.checks
+    )
     size = f"{data['height']}x{data['width']}x{data['channels']}"
     conditional = settings.network.conditional and data["class_names"]
     classes = f"{len(data['class_names'])} classes" if conditional else "no classes"
@@ -39,24 +57,40 @@ It makes {size} uint8 images from random latents ({classes}).
 or `mlflow.pyfunc.load_model("models:/{name}@champion").predict(labels, params={{"seed": 7}})`
 with int64 labels of shape (n,).
 
+Intended for pictures to look at, for demonstrations and for experiments with generated data.
+Whether generated images help another model to learn has to be measured for that model; nothing is
+promised.
+
 ## Data
 {data["source"]}: {data["counts"]["train"]} training and {data["counts"]["held_out"]} held-out
 images, prepared set `{data["sha256"]}`. Licence of the data: {data["licence"]}.
 
 ## Quality
-- Fréchet distance **{evaluation.frechet_distance:.2f}**; real training images in the place of the
-  generated ones reach {evaluation.floor:.2f} (the floor).
-- Class coverage: {"not measured" if coverage is None else f"{coverage:.0%}"}.
-- Measured as: {evaluation.card.line}.
+Fréchet distance **{evaluation.frechet_distance:.2f}**; real training images in the place of the
+generated ones reach {evaluation.floor:.2f} (the floor).
+
+| number | value | 95 % interval | real training images |
+|---|---|---|---|
+{numbers}
+
+{checks}
+
+Measured {evaluation.card.line}.
+
+Second space: {evaluation.second.card.line}.
 
 ## Limits
-The distance compares only with numbers whose card is the same. Generated images follow the training
-images, their gaps and their biases included, and may resemble single ones.
+Numbers compare only with those whose card is the same. Generated images follow the training
+images, their gaps and their biases included, and may resemble single ones: see the memorisation
+check above. It makes nothing but what the training images show, at their resolution.
 
-## Recipe
+## Reproduce
+`gan-foundry reproduce {name} VERSION` trains again from the settings below (they are in
+`settings.json` too) and the data of the hash above, and compares the weights.
+
 | setting | value |
 |---|---|
-{rows}
+{recipe}
 
 Weights `{weights_sha256}`.
 """

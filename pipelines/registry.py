@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 import gan_core
+from gan_core.errors import FoundryError
 from pipelines import home, tracking
 
 if TYPE_CHECKING:
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
 
     from gan_core.generator import ReleasedGenerator
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 WEIGHTS_TAG = "gan_foundry.weights_sha256"
-DISTANCE_TAG = "frechet_distance"
+BLESSED_TAG = "gan_foundry.blessed"  # when a fresh process loaded it and made the same images
+VETOED_TAG = "gan_foundry.vetoed"  # why a person does not want it
+DECISION_TAG = "decision"
+DISTANCE_TAG, INTERVAL_TAG = "frechet_distance", "frechet_distance_ci"
+FLOOR_TAG, CARD_TAG = "floor", "metric_card"
+SETTINGS_FILE = "settings.json"
 MODEL_CARD_FILE = "README.md"
 LONGEST_DESCRIPTION = 5000  # characters, in MLflow's databases
 
@@ -53,6 +59,11 @@ class RegisteredVersion:
     tags: Mapping[str, str]
 
     @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.model} version {self.version}"
+
+    @property
     def uri(self) -> str:
         """The address that `load_generator` and MLflow take."""
         return f"models:/{self.model}/{self.version}"
@@ -70,6 +81,7 @@ def register_generator(
     release: Path,
     run: tracking.TrackedRun,
     card: str,
+    settings: str,
     tags: Mapping[str, str],
 ) -> int:
     """Register a released generator as a new version.
@@ -79,11 +91,39 @@ def register_generator(
         release: Folder with `generator.safetensors` and `config.json`.
         run: The MLflow run of its training.
         card: The model card, Markdown.
+        settings: Those of the pipeline, JSON without places of this machine.
         tags: Of the version.
 
     Returns:
         The version's number.
     """
+    from mlflow.entities import LoggedModelOutput
+
+    # Saved first and then sent: `log_model` would write the store's place into the model.
+    with tempfile.TemporaryDirectory() as temporary:
+        files = Path(temporary) / "model"
+        _save_model(files, release, card, settings)
+        logged = run.client.create_logged_model(
+            run.experiment_id, name="generator", source_run_id=run.run_id
+        )
+        run.client.log_model_artifacts(logged.model_id, str(files))
+    run.client.finalize_logged_model(logged.model_id, "READY")
+    run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    if model not in models(run.client):
+        run.client.create_registered_model(model)
+    made = run.client.create_model_version(
+        model,
+        f"models:/{logged.model_id}",
+        run.run_id,
+        tags=dict(tags),
+        description=card[:LONGEST_DESCRIPTION],
+        model_id=logged.model_id,
+    )
+    return int(made.version)
+
+
+def _save_model(files: Path, release: Path, card: str, settings: str) -> None:
+    """Write what is registered: weights and description, code, signature, requirements."""
     import mlflow
     import numpy as np
 
@@ -93,28 +133,19 @@ def register_generator(
         folder = Path(temporary) / "generator"
         shutil.copytree(release, folder)
         (folder / MODEL_CARD_FILE).write_text(card)
+        (folder / SETTINGS_FILE).write_text(settings)
         code = carried_package(Path(temporary))
-        with mlflow.start_run(run_id=run.run_id):
-            info = mlflow.pyfunc.log_model(
-                name="generator",
-                loader_module=f"{code.name}.serving",
-                data_path=str(folder),
-                code_paths=[str(code)],
-                signature=signature(ReleasedGenerator.load(release)),
-                input_example=np.zeros(2, np.int64),
-                pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
-            )
-    if model not in models(run.client):
-        run.client.create_registered_model(model)
-    made = run.client.create_model_version(
-        model,
-        info.model_uri,
-        run.run_id,
-        tags=dict(tags),
-        description=card[:LONGEST_DESCRIPTION],
-        model_id=info.model_id,
-    )
-    return int(made.version)
+        mlflow.pyfunc.save_model(
+            files,
+            loader_module=f"{code.name}.serving",
+            data_path=str(folder),
+            code_paths=[str(code)],
+            signature=signature(ReleasedGenerator.load(release)),
+            input_example=np.zeros(2, np.int64),
+            pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
+        )
+    for folder in files.rglob("__pycache__"):
+        shutil.rmtree(folder)
 
 
 def signature(generator: "ReleasedGenerator") -> Any:
@@ -151,8 +182,8 @@ def carried_package(parent: Path) -> Path:
 
 
 @contextlib.contextmanager
-def registering(model: str) -> Iterator[None]:
-    """Hold a model's registration alone, so that comparing and moving an alias are one act."""
+def changing(model: str) -> Iterator[None]:
+    """Hold a model alone on this machine, so that comparing and moving an alias are one act."""
     folder = home.home() / "locks"
     folder.mkdir(exist_ok=True)
     with filelock.FileLock(folder / f"{model}.registration"):
@@ -176,9 +207,26 @@ def find_version(
     return next(same, None)
 
 
-def champion(client: "MlflowClient", model: str) -> RegisteredVersion | None:
-    """The version that the alias `champion` points to."""
-    return next((v for v in versions(client, model) if CHAMPION in v.aliases), None)
+def get_version(client: "MlflowClient", model: str, number: int) -> RegisteredVersion:
+    """A version by its number.
+
+    Raises:
+        FoundryError: There is none.
+    """
+    found = {version.version: version for version in versions(client, model)}
+    if number not in found:
+        raise FoundryError(
+            f"{model} has no version {number}; it has {', '.join(map(str, sorted(found)))}."
+        )
+    return found[number]
+
+
+def no_such_model(model: str, known: list[str]) -> FoundryError:
+    """What to raise for a name that is not registered."""
+    return FoundryError(
+        f"there is no registered model {model!r}; registered are {', '.join(known) or 'none yet'}, "
+        "and `gan-foundry run NAME` registers one."
+    )
 
 
 def models(client: "MlflowClient") -> list[str]:

@@ -58,8 +58,5 @@ def _registered(model: str) -> str:
     address = model.removeprefix("models:/")
     name = address.partition("@")[0].partition("/")[0]
     if name not in known:
-        raise FoundryError(
-            f"there is no registered model {name!r}; registered are {', '.join(known) or 'none'}, "
-            "and `gan-foundry run NAME` registers one."
-        )
+        raise registry.no_such_model(name, known)
     return f"models:/{address}" if address != name else f"models:/{name}@champion"

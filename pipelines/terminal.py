@@ -1,5 +1,6 @@
 """What a run shows in a terminal: the stages as they pass, the training as it goes, the result."""
 
+import datetime
 import os
 import shutil
 import sys
@@ -15,7 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipelines.progress import ProgressEvent
@@ -126,19 +127,51 @@ def print_result(console: Console, summary: dict[str, Any]) -> None:
 
 def versions_table(models: list[dict[str, Any]]) -> Table:
     """Registered models and their versions."""
-    table = Table("model", "version", "aliases", "Fréchet distance", "floor", "registered")
+    names = ("model", "version", "aliases", "Fréchet distance", "floor", "age")
+    table = Table(*(Column(name, no_wrap=True) for name in names), "decision")
     for model in models:
         for entry in model["versions"]:
             distance, floor = entry["frechet_distance"], entry["floor"]
+            interval = entry["frechet_distance_ci"]
             table.add_row(
                 model["name"],
                 str(entry["version"]),
                 ", ".join(entry["aliases"]),
-                "" if distance is None else f"{distance:.2f}",
+                ("" if distance is None else f"{distance:.2f}")
+                + ("" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"),
                 "" if floor is None else f"{floor:.2f}",
-                entry["created"],
+                age(datetime.datetime.fromisoformat(entry["created"])),
+                f"vetoed: {entry['vetoed']}" if entry["vetoed"] else entry["decision"] or "",
             )
     return table
+
+
+def ledger_table(moves: list[dict[str, Any]]) -> Table:
+    """Every move of a model's aliases, oldest first."""
+    table = Table("when (UTC)", "what", "by", "why")
+    for move in moves:
+        when = str(move["time"])[:16].replace("T", " ")
+        table.add_row(when, move_sentence(move), move["by"], move["why"])
+    return table
+
+
+def move_sentence(move: dict[str, Any]) -> str:
+    """What a move did to the aliases."""
+    changes = [
+        f"{name} {move['before'][name] or '-'} → {number or '-'}"
+        for name, number in move["after"].items()
+        if number != move["before"][name]
+    ]
+    return f"{move['action']} version {move['version']} ({', '.join(changes) or 'nothing moved'})"
+
+
+def age(created: datetime.datetime) -> str:
+    """How long ago something was, in the largest unit."""
+    seconds = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def scores_table(summary: dict[str, Any]) -> Table:

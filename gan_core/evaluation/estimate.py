@@ -24,6 +24,11 @@ class Estimate(BaseModel):
     high: float
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Its ends."""
+        return self.low, self.high
+
+    @property
     def text(self) -> str:
         """For people: 1.27 (1.10 to 1.45)."""
         digits = 3 if abs(self.value) < 10 else 4

@@ -44,6 +44,31 @@ def beside_real(
     )
 
 
+def side_by_side(
+    left: np.ndarray, right: np.ndarray, labels: np.ndarray | None, gap_pixels: int = 8
+) -> np.ndarray:
+    """Two grids of images from the same latents, beside each other.
+
+    Args:
+        left: uint8, shape (n, height, width, channels).
+        right: The same of the other generator.
+        labels: The classes asked for, int64, shape (n,); None without classes.
+        gap_pixels: White space between the grids.
+
+    Returns:
+        uint8, shape (height, width, channels).
+    """
+    classes = 0 if labels is None else int(labels.max()) + 1
+    count = min(GRID_IMAGES, len(left))
+    columns = grid_columns(count, classes)
+    rows = list(range(count - count % columns))
+    if labels is not None:
+        rows = _rows_of_classes(labels, np.arange(len(rows)) % classes)
+    grids = [make_grid(images[rows], columns) for images in (left, right)]
+    gap = np.full((grids[0].shape[0], gap_pixels, grids[0].shape[2]), 255, np.uint8)
+    return np.concatenate([grids[0], gap, grids[1]], axis=1)
+
+
 def _rows_of_classes(labels: np.ndarray, wanted: np.ndarray) -> list[int]:
     """For each wanted class a row of it, in turn; any row for a class that there is not."""
     rows = {int(label): np.flatnonzero(labels == label) for label in np.unique(wanted)}

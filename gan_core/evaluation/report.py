@@ -223,13 +223,29 @@ class Evaluator:
         Raises:
             FoundryError: The generator and the images do not have the same shape.
         """
-        self._require_shape("generator", generator.config.shape)
-        labels = self.labels
-        asked = labels if generator.config.classes else None
-        samples = generator.sample(len(labels), seed=self.settings.seed, labels=asked)
+        samples = self.draw(generator)
+        asked = self.labels if generator.config.classes else None
         raw = _raw_outputs(generator, asked, self.settings.seed)
         with _one_blas_thread():
             return self._measure(samples, asked, raw), samples
+
+    def draw(self, generator: ReleasedGenerator) -> np.ndarray:
+        """The samples that stand for a generator: the same latents and labels for every one.
+
+        Returns:
+            uint8, shape (n, height, width, channels).
+
+        Raises:
+            FoundryError: The generator and the images do not have the same shape.
+        """
+        self._require_shape("generator", generator.config.shape)
+        labels = self.labels
+        asked = labels if generator.config.classes else None
+        return generator.sample(len(labels), seed=self.settings.seed, labels=asked)
+
+    def gate_card(self, samples: int) -> MetricCard:
+        """The card of numbers in the space that decides."""
+        return self._card(self.networks.gate, samples)
 
     def evaluate_images(self, samples: np.ndarray, labels: np.ndarray | None = None) -> Evaluation:
         """Measure images, whoever made them.
@@ -253,7 +269,7 @@ class Evaluator:
         self, samples: np.ndarray, labels: np.ndarray | None, raw: dict[str, Estimate]
     ) -> Evaluation:
         seen = self.networks.gate(samples)
-        gate = self.real.gate.score(seen, self._card(self.networks.gate, len(samples)))
+        gate = self.real.gate.score(seen, self.gate_card(len(samples)))
         second = self.real.second.score(
             self.networks.second(samples), self._card(self.networks.second, len(samples))
         )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gan_core.evaluation.report import Evaluation
 
 BESIDE_REAL_FILE = "beside_real.png"
+REFERENCE_FILE = "reference.npz"  # images that the registered version must make again
+REFERENCE_COUNT = 64
 CHECKS = {
     "collapse": "The samples show every class, as often and as varied as real images do.",
     "memorisation": "The samples are not copies of training images.",
@@ -38,6 +40,7 @@ def _work(stage: StageContext) -> StageResult:
     from gan_core.evaluation.report import EVALUATION_FILE, Evaluation
     from gan_core.generator import ReleasedGenerator
     from gan_core.image_grid import save_png
+    from pipelines.blessing import Reference
     from pipelines.evaluator import open_evaluator
 
     training = stage.upstream("generator")
@@ -56,6 +59,12 @@ def _work(stage: StageContext) -> StageResult:
             evaluation, samples = evaluator.evaluate(generator)
             evaluation.write(folder.working)
             labels = evaluator.labels if generator.config.classes else None
+            Reference(
+                samples[:REFERENCE_COUNT],
+                evaluator.labels[:REFERENCE_COUNT],
+                settings.seed,
+                device,
+            ).save(folder.working / REFERENCE_FILE)
             write_page(
                 folder.working,
                 f"{stage.pipeline}: evaluation of {training.name}",
@@ -150,5 +159,5 @@ EVALUATION = Stage(
     upstream=("generator", "feature_network", "training_images"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     checks=CHECKS,
-    version="4",
+    version="5",
 )

@@ -1,134 +1,199 @@
-"""`registered_model`: the generator as a version in MLflow's registry, and the champion's alias."""
+"""`registered_model`: the generator as a version in MLflow's registry, and the gate before it."""
 
-import math
+import datetime
+import tempfile
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from gan_core.config import fingerprint
 from gan_core.device import choose_device
 from gan_core.training.job import RELEASE_FOLDER
-from pipelines.assets.stage import Stage, StageContext, StageResult
+from pipelines.assets.evaluation import REFERENCE_FILE
+from pipelines.assets.stage import Stage, StageContext, StageResult, inline_grid
 from pipelines.assets.tracked_training import tracked_run
+from pipelines.gate import Verdict, compare, refused_alone
 
 if TYPE_CHECKING:
+    import numpy as np
+    from mlflow import MlflowClient
+
+    from gan_core.evaluation.comparison import Comparison
     from gan_core.evaluation.report import Evaluation
+    from pipelines.ledger import Aliases
     from pipelines.registry import RegisteredVersion
+    from pipelines.tracking import TrackedRun
+
+GATE_FILES = "gate"  # folder of the comparison among the run's artifacts in MLflow
+DECIDED_TAG = "gan_foundry.decided_on"  # fingerprint of what a decision rests on
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Which alias a candidate gets, and why, in one sentence."""
+    """The gate's verdict with what it rests on.
 
-    alias: str
-    reason: str
-
-
-def decide(
-    candidate: float, champion: float | None, champion_name: str, failed_checks: str = ""
-) -> Decision:
-    """The candidate becomes champion if it is at least as close to the real images.
-
-    Args:
-        candidate: Its Fréchet distance.
-        champion: The present champion's, measured in the same way; None if there is none, or if
-            it makes images of another shape.
-        champion_name: For the sentence.
-        failed_checks: What the blocking checks of the evaluation found, if anything.
+    Attributes:
+        verdict: Of the gate.
+        comparison: With the champion; None where there was nothing to compare.
+        pictures: Grids of candidate and champion side by side, uint8, shape (h, w, channels).
     """
-    from pipelines.registry import CHALLENGER, CHAMPION
 
-    if failed_checks:
-        return Decision(CHALLENGER, failed_checks)
-    if not math.isfinite(candidate):
-        return Decision(CHALLENGER, f"its distance is {candidate}")
-    if champion is None or not math.isfinite(champion):
-        return Decision(CHAMPION, f"there is no {champion_name} that it could be compared with")
-    if candidate <= champion:
-        return Decision(
-            CHAMPION,
-            f"its distance {candidate:.2f} is not above the {champion:.2f} of {champion_name}",
-        )
-    return Decision(
-        CHALLENGER, f"its distance {candidate:.2f} is above the {champion:.2f} of {champion_name}"
-    )
+    verdict: Verdict
+    comparison: "Comparison | None" = None
+    pictures: "np.ndarray | None" = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What was measured, for MLflow and the ledger."""
+        if self.comparison is None:
+            return {}
+        difference = self.comparison.difference
+        return {
+            "candidate_distance": self.comparison.candidate.value,
+            "champion_distance": self.comparison.champion.value,
+            "difference": difference.value,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+        }
 
 
 def _work(stage: StageContext) -> StageResult:
     from gan_core.data.hashing import file_sha256
-    from gan_core.data.image_set import open_image_set
     from gan_core.evaluation.report import Evaluation
     from gan_core.generator import WEIGHTS_FILE
-    from pipelines import registry
-    from pipelines.model_card import model_card
+    from pipelines import ledger, registry
     from pipelines.tracking import tracking_errors
 
-    training = stage.upstream("generator")
-    release = training / RELEASE_FOLDER
-    evaluation = Evaluation.read(stage.upstream("evaluation"))
-    images = open_image_set(stage.upstream("training_images"))
-    weights = file_sha256(release / WEIGHTS_FILE)
+    training, evaluation_folder = stage.upstream("generator"), stage.upstream("evaluation")
+    evaluation = Evaluation.read(evaluation_folder)
+    weights = file_sha256(training / RELEASE_FOLDER / WEIGHTS_FILE)
     run = tracked_run(stage, training)
     model = stage.pipeline
-    with tracking_errors(), registry.registering(model):
+    with tracking_errors(), registry.changing(model):
         known = registry.find_version(run.client, model, weights)
-        if known is not None and known.aliases:
-            alias = registry.CHAMPION if registry.CHAMPION in known.aliases else known.aliases[0]
-            number, reason = known.version, "it was registered before"
-        else:
-            decision = _compare(stage, evaluation, registry.champion(run.client, model))
-            alias, reason = decision.alias, decision.reason
-            if known is not None:
-                number = known.version
-            else:
-                card = model_card(model, stage.settings, evaluation, images.description, weights)
-                tags = {
-                    registry.WEIGHTS_TAG: weights,
-                    registry.DISTANCE_TAG: f"{evaluation.frechet_distance:.6f}",
-                    "floor": f"{evaluation.floor:.6f}",
-                    "metric_card": evaluation.card.line,
-                    "data_sha256": images.sha256,
-                    "dagster.run_id": stage.run_id,
-                    "decision": f"{alias}: {reason}",
-                }
-                number = registry.register_generator(model, release, run, card, tags)
-            run.client.set_registered_model_alias(model, alias, str(number))
+        version = known or _register(stage, run, evaluation, weights)
+        if registry.BLESSED_TAG not in version.tags:
+            _bless(run.client, version, evaluation_folder)
+        before = ledger.settle(run.client, model)
+        basis = _basis(stage, before, evaluation_folder)
+        decision = None
+        sentence = _settled(version, before, basis)
+        if sentence is None:
+            decision = _decide(stage, before, evaluation, training / RELEASE_FOLDER)
+            sentence = _carry_out(stage, run, version, before, decision)
+            run.client.set_model_version_tag(model, str(version.version), DECIDED_TAG, basis)
+        aliases = ledger.current_aliases(run.client, model).of(version.version)
+    alias = aliases[0] if aliases else "none"
     return StageResult(
-        f"{weights[:16]}-{number}",
-        known is not None,
+        f"{weights[:16]}-{version.version}",
+        known is not None and decision is None,
         {
             "model": model,
-            "version": number,
+            "version": version.version,
             "alias": alias,
-            "decision": f"{alias}: {reason}",
+            "decision": f"{alias}: {sentence}",
             "frechet_distance": evaluation.frechet_distance,
+            **_shown(decision),
             "weights_sha256": weights,
-            "registry_page": dg.MetadataValue.url(registry.registry_page(model, number)),
+            "registry_page": dg.MetadataValue.url(registry.registry_page(model, version.version)),
             "mlflow_run": dg.MetadataValue.url(run.url),
             "mlflow_run_id": run.run_id,
-            "load": dg.MetadataValue.md(f'`load_generator("models:/{model}@{alias}")`'),
+            "load": dg.MetadataValue.md(
+                f'`load_generator("models:/{model}@{alias}")`'
+                if aliases
+                else f'`load_generator("{version.uri}")`'
+            ),
             "registered_at": dg.MetadataValue.timestamp(time.time()),
         },
     )
 
 
-def _compare(
-    stage: StageContext, evaluation: "Evaluation", champion: "RegisteredVersion | None"
+def _register(
+    stage: StageContext, run: "TrackedRun", evaluation: "Evaluation", weights: str
+) -> "RegisteredVersion":
+    """Make a version of the trained generator."""
+    from gan_core.data.image_set import open_image_set
+    from pipelines import registry
+    from pipelines.model_card import model_card, without_places
+
+    settings = without_places(stage.settings)
+    image_folder, training = stage.upstream("training_images"), stage.upstream("generator")
+    images = open_image_set(image_folder)
+    low, high = evaluation.gate.metrics["frechet_distance"].interval
+    tags = {
+        registry.WEIGHTS_TAG: weights,
+        registry.DISTANCE_TAG: f"{evaluation.frechet_distance:.6f}",
+        registry.INTERVAL_TAG: f"{low:.6f} {high:.6f}",
+        registry.FLOOR_TAG: f"{evaluation.floor:.6f}",
+        registry.CARD_TAG: evaluation.card.line,
+        "data_sha256": images.sha256,
+        "generator_key": training.name,
+        "dagster.run_id": stage.run_id,
+    }
+    number = registry.register_generator(
+        stage.pipeline,
+        training / RELEASE_FOLDER,
+        run,
+        model_card(stage.pipeline, settings, evaluation, images.description, weights),
+        settings.model_dump_json(indent=2),
+        tags,
+    )
+    return registry.get_version(run.client, stage.pipeline, number)
+
+
+def _bless(client: "MlflowClient", version: "RegisteredVersion", evaluation_folder: Path) -> None:
+    """Try a version in a fresh process; without that it gets no alias."""
+    from pipelines.blessing import Reference, bless
+    from pipelines.registry import BLESSED_TAG
+
+    bless(version.uri, Reference.load(evaluation_folder / REFERENCE_FILE))
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    client.set_model_version_tag(version.model, str(version.version), BLESSED_TAG, now)
+
+
+def _basis(stage: StageContext, aliases: "Aliases", evaluation_folder: Path) -> str:
+    """Names what a decision rests on: the same basis is not decided on again."""
+    settings = stage.settings
+    return fingerprint(
+        [
+            stage.version,
+            aliases.champion,
+            evaluation_folder.name,
+            settings.gate,
+            settings.promotion,
+            settings.evaluation.checks.blocking,
+        ]
+    )
+
+
+def _settled(version: "RegisteredVersion", aliases: "Aliases", basis: str) -> str | None:
+    """Why there is nothing to decide on a version, if there is not."""
+    from pipelines.registry import DECISION_TAG, VETOED_TAG
+
+    if VETOED_TAG in version.tags:
+        return f"it was vetoed: {version.tags[VETOED_TAG]}"
+    if version.version in (aliases.champion, aliases.previous):
+        return "it was registered before"
+    return version.tags[DECISION_TAG] if version.tags.get(DECIDED_TAG) == basis else None
+
+
+def _decide(
+    stage: StageContext, aliases: "Aliases", evaluation: "Evaluation", release: Path
 ) -> Decision:
-    """Measure the present champion on the candidate's reference, latents and networks."""
+    """Ask the gate; the champion is measured on the candidate's reference, latents and networks."""
     from gan_core.evaluation.card import require_same_cards
-    from gan_core.generator import load_generator
+    from gan_core.evaluation.comparison import compare_generators
+    from gan_core.evaluation.pictures import side_by_side
+    from gan_core.generator import ReleasedGenerator, load_generator
     from pipelines.evaluator import open_evaluator
 
-    candidate = evaluation.frechet_distance
-    # Dagster's blocking checks stop a run; a person may still materialize this stage alone.
-    failed = [check for check in evaluation.checks if not check.passed]
-    sentence = "; ".join(f"{check.name} failed: {check.message}" for check in failed)
-    if failed and stage.settings.evaluation.checks.blocking:
-        return decide(candidate, None, "champion", sentence)
-    if champion is None:
-        return decide(candidate, None, "champion")
+    if refusal := refused_alone(evaluation, stage.settings):
+        return Decision(Verdict(False, refusal))
+    if aliases.champion is None:
+        return Decision(Verdict(True, "there is no champion yet"))
     device = choose_device(stage.settings.training.device)
     evaluator = open_evaluator(
         stage.pipeline,
@@ -137,23 +202,99 @@ def _compare(
         stage.upstream("feature_network"),
         device,
     )
-    generator = load_generator(champion.uri, device)
-    name = f"champion version {champion.version}"
-    if generator.config.shape != evaluator.images.shape or generator.config.classes not in (
+    champion = load_generator(f"models:/{stage.pipeline}/{aliases.champion}", device)
+    name = f"champion version {aliases.champion}"
+    if champion.config.shape != evaluator.images.shape or champion.config.classes not in (
         0,
         evaluator.images.classes,
     ):
-        return decide(candidate, None, f"{name} of the same shape")
-    other, _ = evaluator.evaluate(generator)
-    require_same_cards(evaluation.card, other.card)
-    return decide(candidate, other.frechet_distance, name)
+        return Decision(
+            Verdict(True, f"{name} makes images of another shape or other classes: no comparison")
+        )
+    candidate = ReleasedGenerator.load(release, device)
+    comparison, own, other = compare_generators(evaluator, candidate, champion)
+    require_same_cards(evaluation.card, comparison.card)
+    labels = evaluator.labels if candidate.config.classes else None
+    return Decision(
+        compare(comparison, name, stage.settings.gate.tolerance),
+        comparison,
+        side_by_side(own, other, labels),
+    )
+
+
+def _carry_out(
+    stage: StageContext,
+    run: "TrackedRun",
+    version: "RegisteredVersion",
+    before: "Aliases",
+    decision: Decision,
+) -> str:
+    """Move the aliases, and write down why in the ledger and in MLflow; returns the reason."""
+    from pipelines import ledger
+    from pipelines.promotion import after_promotion
+    from pipelines.registry import DECISION_TAG
+
+    number, reason = version.version, decision.verdict.reason
+    if not decision.verdict.passed:
+        after = before.model_copy(update={"challenger": number})
+    elif stage.settings.promotion == "manual":
+        after = before.model_copy(update={"challenger": number})
+        reason += (
+            f"; it waits for `gan-foundry promote {stage.pipeline} {number}` (promotion: manual)"
+        )
+    else:
+        after = after_promotion(before, number)
+    _log(run, decision, reason)
+    run.client.set_model_version_tag(version.model, str(number), DECISION_TAG, reason)
+    ledger.record(
+        run.client,
+        version.model,
+        "register",
+        number,
+        after,
+        by=f"run {stage.run_id}",
+        why=reason,
+        numbers=decision.numbers,
+    )
+    return reason
+
+
+def _log(run: "TrackedRun", decision: Decision, reason: str) -> None:
+    """The gate's part of the MLflow run."""
+    from gan_core.image_grid import display_scale, save_png
+
+    run.set_tags({"gate.decision": reason})
+    if decision.comparison is None or decision.pictures is None:
+        return
+    run.log_metrics({f"gate/{name}": value for name, value in decision.numbers.items()})
+    with tempfile.TemporaryDirectory() as temporary:
+        numbers = Path(temporary) / "comparison.json"
+        numbers.write_text(decision.comparison.model_dump_json(indent=2))
+        picture = Path(temporary) / "candidate_and_champion.png"
+        save_png(decision.pictures, picture, display_scale(decision.pictures))
+        run.log_files([numbers, picture], GATE_FILES)
+
+
+def _shown(decision: Decision | None) -> dict[str, Any]:
+    """The gate's part of the asset's metadata."""
+    if decision is None or decision.comparison is None or decision.pictures is None:
+        return {}
+    return {
+        **decision.numbers,
+        "difference_interval": decision.comparison.difference.text,
+        "candidate_and_champion": inline_grid(
+            decision.pictures, "candidate on the left, champion on the right, same latents"
+        ),
+    }
 
 
 REGISTERED_MODEL = Stage(
     name="registered_model",
     work=_work,
     description="The generator in MLflow's registry: safetensors weights, model card, signature. "
-    "It becomes champion if it is at least as close to the real images as the present one.",
+    "It becomes champion if it is better than the present one, or not worse within the tolerance, "
+    "and every blocking check holds; else it stays as challenger.",
     upstream=("samples", "evaluation", "generator", "feature_network", "training_images"),
     kinds=frozenset({"python", "mlflow"}),
+    version="2",
 )

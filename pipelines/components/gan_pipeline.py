@@ -8,6 +8,7 @@ from dagster.components.component_scaffolding import scaffold_component
 from pydantic import BaseModel
 
 from gan_core.config import PipelineSettings
+from pipelines.alias_job import build_alias_job
 from pipelines.assets.evaluation import EVALUATION
 from pipelines.assets.feature_network import FEATURE_NETWORK
 from pipelines.assets.generator import GENERATOR
@@ -71,7 +72,7 @@ class GanPipeline(dg.Component):
 
 
 def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:
-    """The assets of one pipeline, and the job that materializes them all.
+    """The assets of one pipeline, the job that materializes them all, and that of the aliases.
 
     Args:
         name: The pipeline's.
@@ -81,4 +82,4 @@ def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:
     job = dg.define_asset_job(
         name, dg.AssetSelection.groups(name), description=settings.description
     )
-    return dg.Definitions(assets=assets, jobs=[job])
+    return dg.Definitions(assets=assets, jobs=[job, build_alias_job(name)])

@@ -229,6 +229,9 @@ def test_fingerprint_does_not_depend_on_how_a_value_is_written() -> None:
 
 OTHER_VALUES = {
     "description": "x",
+    "promotion": "manual",
+    "gate.tolerance": 0.2,
+    "gate.distance_over_floor_most": 2.0,
     "data.source": "mnist",
     "data.resolution": 32,
     "data.channels": 3,

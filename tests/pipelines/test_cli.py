@@ -157,7 +157,13 @@ def test_an_unknown_model_names_those_that_are_registered(mlflow_home: Path) -> 
 def two_versions(mlflow_home: Path) -> None:
     client = tracking.connect()
     client.create_registered_model("mnist")
-    tags = {registry.DISTANCE_TAG: "4.25", "floor": "3.5", "metric_card": "a card"}
+    tags = {
+        registry.DISTANCE_TAG: "4.25",
+        registry.INTERVAL_TAG: "4.0 4.5",
+        registry.FLOOR_TAG: "3.5",
+        registry.CARD_TAG: "a card",
+        registry.DECISION_TAG: "it is nearer",
+    }
     client.create_model_version("mnist", "file:///nowhere", tags=tags)
     client.create_model_version("mnist", "file:///nowhere")
     client.set_registered_model_alias("mnist", "champion", "1")
@@ -165,7 +171,7 @@ def two_versions(mlflow_home: Path) -> None:
 
 def test_a_models_versions_are_one_json_object(two_versions: None) -> None:
     found = json.loads(invoke("models", "mnist", "--json").stdout)
-    assert set(found) == {"name", "versions"}
+    assert set(found) == {"name", "versions", "ledger"}
     assert found["name"] == "mnist"
     second, first = found["versions"]
     assert second["version"] == 2
@@ -176,8 +182,12 @@ def test_a_models_versions_are_one_json_object(two_versions: None) -> None:
         "version": 1,
         "aliases": ["champion"],
         "frechet_distance": 4.25,
+        "frechet_distance_ci": [4.0, 4.5],
         "floor": 3.5,
         "metric_card": "a card",
+        "decision": "it is nearer",
+        "vetoed": None,
+        "blessed": None,
         "mlflow_run_id": first["mlflow_run_id"],
         "uri": "models:/mnist/1",
     }
@@ -192,7 +202,8 @@ def test_all_models_are_one_json_object(two_versions: None) -> None:
 def test_people_see_a_table_of_versions(two_versions: None) -> None:
     shown = invoke("models").stdout
     assert "champion" in shown
-    assert "4.25" in shown
+    assert "4.25 (4.00 to 4.50)" in shown
+    assert "it is nearer" in shown
 
 
 def test_a_tracking_server_that_is_down_is_one_sentence(

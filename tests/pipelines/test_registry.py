@@ -14,9 +14,8 @@ from gan_core.errors import FoundryError
 from gan_core.generator import GeneratorConfig, ReleasedGenerator, load_generator
 from gan_core.networks import build_generator
 from pipelines import registry
-from pipelines.assets.registered_model import decide
 from pipelines.home import PROJECT
-from pipelines.model_card import model_card
+from pipelines.model_card import model_card, without_places
 from pipelines.tracking import TrackedRun, open_run
 from tests.gan_core.evaluation_samples import make_evaluation
 
@@ -62,7 +61,7 @@ def release(tmp_path: Path) -> Path:
 @pytest.fixture
 def registered(run: TrackedRun, release: Path) -> int:
     return registry.register_generator(
-        "tiny", release, run, CARD, {registry.WEIGHTS_TAG: "abc", "floor": "1.5"}
+        "tiny", release, run, CARD, '{"data": {}}', {registry.WEIGHTS_TAG: "abc", "floor": "1.5"}
     )
 
 
@@ -118,7 +117,7 @@ def test_the_files_are_weights_description_card_and_code_without_a_pickle(
 ) -> None:
     folder = downloaded(tmp_path)
     data = {file.name for file in (folder / "data" / "generator").iterdir()}
-    assert data == {"generator.safetensors", "config.json", "README.md"}
+    assert data == {"generator.safetensors", "config.json", "README.md", "settings.json"}
     assert (folder / "data" / "generator" / "README.md").read_text() == CARD
     suffixes = {file.suffix for file in folder.rglob("*") if file.is_file()}
     assert suffixes <= {"", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml"}
@@ -132,8 +131,7 @@ def test_the_files_name_no_place_of_this_machine(
     found = []
     for file in (file for file in folder.rglob("*") if file.is_file()):
         for line in file.read_text(errors="replace").splitlines():
-            allowed = file.name == "MLmodel" and line.startswith("artifact_path:")
-            if not allowed and any(place in line for place in places):
+            if any(place in line for place in places):
                 found.append(f"{file.name}: {line}")
     assert found == []
 
@@ -152,17 +150,17 @@ def test_versions_come_newest_first_with_their_aliases(run: TrackedRun, release:
     assert aliases == {9: ("champion", "favourite"), 10: ("challenger",)}
 
 
-def test_a_version_is_found_by_its_weights_and_the_champion_by_its_alias(
+def test_a_version_is_found_by_its_weights_and_by_its_number(
     run: TrackedRun, release: Path
 ) -> None:
     run.client.create_registered_model("tiny")
-    assert registry.champion(run.client, "tiny") is None
     for weights in ("abc", "def"):
         run.client.create_model_version("tiny", str(release), tags={registry.WEIGHTS_TAG: weights})
-    run.client.set_registered_model_alias("tiny", registry.CHAMPION, "2")
     assert registry.find_version(run.client, "tiny", "abc").version == 1
     assert registry.find_version(run.client, "tiny", "ghi") is None
-    assert registry.champion(run.client, "tiny").version == 2
+    assert registry.get_version(run.client, "tiny", 2).tags[registry.WEIGHTS_TAG] == "def"
+    with pytest.raises(FoundryError, match=r"tiny has no version 3; it has 1, 2\."):
+        registry.get_version(run.client, "tiny", 3)
 
 
 def test_one_models_versions_are_not_anothers(run: TrackedRun, release: Path) -> None:
@@ -217,22 +215,6 @@ def test_carried_code_is_named_by_its_content(
     assert registry.carried_package(tmp_path / "c").name != name
 
 
-def test_the_first_candidate_becomes_champion() -> None:
-    assert decide(5.0, None, "champion").alias == "champion"
-
-
-@pytest.mark.parametrize(
-    ("candidate", "alias"), [(3.9, "champion"), (4.0, "champion"), (4.1, "challenger")]
-)
-def test_a_candidate_becomes_champion_unless_it_is_farther_from_the_real_images(
-    candidate: float, alias: str
-) -> None:
-    decision = decide(candidate, 4.0, "champion version 2")
-    assert decision.alias == alias
-    assert f"{candidate:.2f}" in decision.reason
-    assert "4.00 of champion version 2" in decision.reason
-
-
 DATA = {
     "source": "digits",
     "licence": "CC BY 4.0",
@@ -248,8 +230,11 @@ DATA = {
 def test_the_card_tells_quality_with_its_measure_data_recipe_and_use() -> None:
     card = model_card("digits", SETTINGS, make_evaluation(0.9), DATA, "weights hash")
     measured = make_evaluation(0.9).card.line
-    for part in ("**4.13**", "3.40 (the floor)", "90%", measured, "CC BY 4.0", "1438", "2 classes"):
+    for part in ("**4.13**", "3.40 (the floor)", measured, "CC BY 4.0", "1438", "2 classes"):
         assert part in card
+    assert "| class coverage | 0.9 | 0.81 to 0.99 |" in card
+    assert "- collapse: passed." in card
+    assert "`gan-foundry reproduce digits VERSION`" in card
     assert 'load_generator("models:/digits@champion")' in card
     assert "| `training.kimg` | 100.0 |" in card
     assert "weights hash" in card
@@ -259,4 +244,13 @@ def test_the_card_of_images_without_classes_claims_none() -> None:
     data = {**DATA, "class_names": []}
     card = model_card("digits", SETTINGS, make_evaluation(None), data, "weights hash")
     assert "no classes" in card
-    assert "Class coverage: not measured." in card
+    assert "class coverage" not in card
+
+
+def test_what_leaves_this_machine_names_no_folder_of_it() -> None:
+    data = {"source": "image_folder", "path": "/home/me/faces", "resolution": 16}
+    network = {"kind": "inception", "weights": "/home/me/inception.pth"}
+    settings = PipelineSettings.model_validate({"data": data, "feature_network": network})
+    portable = without_places(settings)
+    assert (portable.data.path, portable.feature_network.weights) == ("faces", "inception.pth")
+    assert without_places(SETTINGS) == SETTINGS

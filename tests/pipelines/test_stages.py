@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from mlflow import MlflowClient
 
 from gan_core.generator import ReleasedGenerator
 from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER
 from gan_core.training.journal import read_journal
-from pipelines import registry, tracking
+from pipelines import ledger, promotion, registry, tracking
 from pipelines.components.gan_pipeline import STAGES
 from pipelines.home import store_folder
 from tests.pipelines.tiny_pipeline import (
@@ -123,6 +124,12 @@ def test_counts_and_classes_are_those_of_the_images(first_run: Run) -> None:
     assert shown["generator"]["kimg"] == pytest.approx(0.32)
 
 
+def champion(client: MlflowClient) -> registry.RegisteredVersion:
+    number = ledger.current_aliases(client, "stripes").champion
+    assert number is not None
+    return registry.get_version(client, "stripes", number)
+
+
 def inline_pictures(result: Run) -> dict[str, bytes]:
     """PNG bytes of each picture in Dagster's pages, by stage and name."""
     found = {}
@@ -226,7 +233,7 @@ def test_the_first_generator_is_registered_as_champion(
     first_run: Run, labelled: TinyPipeline
 ) -> None:
     shown = metadata(first_run)
-    version = registry.champion(tracking.connect(), "stripes")
+    version = champion(tracking.connect())
     assert version.version == shown["registered_model"]["version"]
     assert version.tags[registry.WEIGHTS_TAG] == shown["generator"]["weights_sha256"]
 
@@ -256,26 +263,84 @@ def test_a_worse_candidate_becomes_challenger_and_the_champion_stays(
     labelled: TinyPipeline,
 ) -> None:
     client = tracking.connect()
-    champion = registry.champion(client, "stripes")
+    present = champion(client)
     # Without training its images are grey, those of the champion nearly white like the real ones.
     shown = metadata(labelled.run(training__generator_learning_rate=1e-9, training__seed=1))
     assert shown["registered_model"]["alias"] == "challenger"
-    assert f"champion version {champion.version}" in shown["registered_model"]["decision"]
+    assert f"champion version {present.version}" in shown["registered_model"]["decision"]
     newest = registry.versions(client, "stripes")[0]
-    assert newest.version == shown["registered_model"]["version"] > champion.version
+    assert newest.version == shown["registered_model"]["version"] > present.version
     assert newest.aliases == ("challenger",)
-    assert registry.champion(client, "stripes").version == champion.version
+    assert champion(client).version == present.version
+
+    model = shown["registered_model"]
+    assert model["difference"] == pytest.approx(
+        model["candidate_distance"] - model["champion_distance"]
+    )
+    assert 0 < model["difference_low"] < model["difference"] < model["difference_high"]
+    assert model["candidate_distance"] == shown["evaluation"]["frechet_distance"]
+    assert model["candidate_and_champion"].startswith("![candidate on the left, champion on the")
+    run = client.get_run(model["mlflow_run_id"])
+    assert run.data.metrics["gate/difference"] == pytest.approx(model["difference"])
+    assert run.data.tags["gate.decision"] in model["decision"]
+    files = {item.path for item in client.list_artifacts(run.info.run_id, "gate")}
+    assert files == {"gate/comparison.json", "gate/candidate_and_champion.png"}
+    last = ledger.read_moves(client, "stripes")[-1]
+    assert (last.action, last.version, last.why) == (
+        "register",
+        newest.version,
+        newest.tags[registry.DECISION_TAG],
+    )
+    assert last.numbers["difference_high"] == pytest.approx(model["difference_high"])
+    assert last.by.startswith("run ")
+
+
+def test_the_same_question_is_not_asked_twice(labelled: TinyPipeline) -> None:
+    client = tracking.connect()
+    worse = {"training__generator_learning_rate": 1e-9, "training__seed": 2}
+    first = metadata(labelled.run(**worse))["registered_model"]
+    moves = ledger.read_moves(client, "stripes")
+    again = metadata(labelled.run(**worse))["registered_model"]
+    assert (again["decision"], again["reused"]) == (first["decision"], True)
+    assert ledger.read_moves(client, "stripes") == moves
+
+
+def test_a_pipeline_that_asks_for_a_persons_yes_waits_as_challenger(fresh: TinyPipeline) -> None:
+    shown = metadata(fresh.run(promotion="manual"))["registered_model"]
+    assert shown["alias"] == "challenger"
+    assert shown["decision"].endswith(
+        "there is no champion yet; it waits for `gan-foundry promote stripes 1` (promotion: manual)"
+    )
+    promotion.promote("stripes", 1, "looks good")
+    assert ledger.current_aliases(tracking.connect(), "stripes").champion == 1
+
+
+def test_a_vetoed_version_is_never_promoted_by_the_gate(fresh: TinyPipeline) -> None:
+    fresh.run(promotion="manual")
+    promotion.veto("stripes", 1, "blurred")
+    shown = metadata(fresh.run())["registered_model"]
+    assert (shown["alias"], shown["decision"]) == ("none", "none: it was vetoed: blurred")
+
+
+def test_a_version_that_does_not_load_elsewhere_gets_no_alias(
+    fresh: TinyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "CARRIED_FILES", ("__init__.py", "serving.py"))
+    sentence = failure(fresh.run())
+    assert "models:/stripes/1 cannot be used without this project" in sentence
+    (version,) = registry.versions(tracking.connect(), "stripes")
+    assert version.aliases == ()
 
 
 def test_a_champion_with_an_alias_of_its_owners_is_still_told_as_the_champion(
     labelled: TinyPipeline,
 ) -> None:
     client = tracking.connect()
-    champion = registry.champion(client, "stripes")
-    client.set_registered_model_alias("stripes", "approved", str(champion.version))
+    present = champion(client)
+    client.set_registered_model_alias("stripes", "approved", str(present.version))
     shown = metadata(labelled.run())["registered_model"]
     client.delete_registered_model_alias("stripes", "approved")
-    assert (shown["version"], shown["alias"]) == (champion.version, "champion")
+    assert (shown["version"], shown["alias"]) == (present.version, "champion")
 
 
 def test_a_folder_that_was_removed_is_a_sentence(fresh: TinyPipeline) -> None:

@@ -1,5 +1,6 @@
 """What people see of a run: with a terminal, and where the output goes into a file."""
 
+import datetime
 import io
 import re
 import time
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from pipelines import terminal
 from pipelines.progress import ProgressEvent
-from pipelines.terminal import RunDisplay, print_result
+from pipelines.terminal import RunDisplay, age, print_result
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -162,3 +163,12 @@ def test_a_result_without_classes_says_so() -> None:
     print_result(shown.console, summary)
 
     assert "class coverage    not measured" in shown.raw.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(5, "5 s"), (61, "1 min"), (3600 * 5, "5 h"), (86400 * 40, "40 d")],
+)
+def test_an_age_is_told_in_its_largest_unit(seconds: int, shown: str) -> None:
+    created = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    assert age(created) == shown

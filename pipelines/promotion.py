@@ -1,0 +1,131 @@
+"""Moving a model's aliases as a person wants, whatever the gate decided.
+
+Each act holds the model's lock from reading the aliases to having moved them.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gan_core.errors import FoundryError
+from pipelines import ledger, registry, tracking
+from pipelines.ledger import Aliases, Move
+from pipelines.registry import BLESSED_TAG, VETOED_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def after_promotion(before: Aliases, version: int) -> Aliases:
+    """The aliases once a version that was not champion is."""
+    return Aliases(
+        champion=version,
+        challenger=None if before.challenger == version else before.challenger,
+        previous=before.champion,
+    )
+
+
+def promote(model: str, version: int, why: str, by: str | None = None) -> Move:
+    """Make a version the champion; a veto of it is lifted.
+
+    Args:
+        model: The registered model.
+        version: Which one.
+        why: One sentence for the ledger.
+        by: Who wants it; by default the person who runs this process.
+
+    Raises:
+        FoundryError: There is no such version, it is the champion already, or it was never shown to
+            load.
+    """
+    with _changing(model) as (client, before):
+        found = registry.get_version(client, model, version)
+        if before.champion == version:
+            raise FoundryError(f"{found.name} is the champion already.")
+        if BLESSED_TAG not in found.tags:
+            raise FoundryError(
+                f"{found.name} was never shown to load without this project; materialize "
+                f"{model}/registered_model, which tries what it registers."
+            )
+        if VETOED_TAG in found.tags:
+            client.delete_model_version_tag(model, str(version), VETOED_TAG)
+        after = after_promotion(before, version)
+        return ledger.record(
+            client, model, "promote", version, after, by=by or ledger.person(), why=why
+        )
+
+
+def veto(model: str, version: int, why: str, by: str | None = None) -> Move:
+    """Take a version's aliases away and keep the gate from ever promoting it.
+
+    Args:
+        model: The registered model.
+        version: Which one; not the champion.
+        why: One sentence for the ledger.
+        by: Who wants it; by default the person who runs this process.
+
+    Raises:
+        FoundryError: There is no such version, or it is the champion.
+    """
+    with _changing(model) as (client, before):
+        found = registry.get_version(client, model, version)
+        if before.champion == version:
+            raise FoundryError(
+                f"{found.name} is the champion; `gan-foundry rollback {model}` puts the previous "
+                "one in its place."
+            )
+        client.set_model_version_tag(model, str(version), VETOED_TAG, why)
+        after = before.model_copy(update=dict.fromkeys(before.of(version)))
+        return ledger.record(
+            client, model, "veto", version, after, by=by or ledger.person(), why=why
+        )
+
+
+def rollback(model: str, why: str, by: str | None = None) -> Move:
+    """Put the previous champion back; the present one is vetoed.
+
+    Args:
+        model: The registered model.
+        why: One sentence for the ledger.
+        by: Who wants it; by default the person who runs this process.
+
+    Raises:
+        FoundryError: There is no previous champion.
+    """
+    with _changing(model) as (client, before):
+        if before.champion is None or before.previous is None:
+            raise FoundryError(
+                f"{model} has no previous champion to go back to; `gan-foundry promote {model} "
+                "VERSION` chooses another."
+            )
+        client.set_model_version_tag(model, str(before.champion), VETOED_TAG, why)
+        after = Aliases(
+            champion=before.previous,
+            challenger=before.challenger,
+            previous=_champion_before(client, model, before),
+        )
+        return ledger.record(
+            client, model, "rollback", before.previous, after, by=by or ledger.person(), why=why
+        )
+
+
+def _champion_before(client: "MlflowClient", model: str, aliases: Aliases) -> int | None:
+    """Whom the previous champion followed, if that version is there still."""
+    there = {version.version for version in registry.versions(client, model)}
+    for move in reversed(ledger.read_moves(client, model)):
+        if move.after.champion == aliases.previous:
+            followed = move.after.previous
+            return followed if followed in there and followed != aliases.champion else None
+    return None
+
+
+@contextlib.contextmanager
+def _changing(model: str) -> Iterator[tuple["MlflowClient", Aliases]]:
+    """Hold a model, with a client of its registry and its aliases as they are."""
+    with tracking.tracking_errors():
+        client = registry.connect_for_reading()
+        known = registry.models(client) if client else []
+        if client is None or model not in known:
+            raise registry.no_such_model(model, known)
+        with registry.changing(model):
+            yield client, ledger.settle(client, model)
