@@ -88,6 +88,11 @@ class ReleasedGenerator:
         self.device = torch.device(device)
         self._module = module.eval().requires_grad_(False).to(self.device)
 
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network: latents and labels in, float images from -1 to 1 out."""
+        return self._module
+
     def sample(
         self,
         count: int,
@@ -125,7 +130,7 @@ class ReleasedGenerator:
         """Generate the images of `sample` in batches of bounded memory, with latents and labels."""
         check_sampling_arguments(count, seed, truncation)
         given = None if labels is None else self.check_labels(labels, count)
-        return self._batches(count, seed, given, truncation)
+        return self._batches(count, int(seed), given, float(truncation))
 
     def _batches(
         self, count: int, seed: int, given: np.ndarray | None, truncation: float

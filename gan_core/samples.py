@@ -4,13 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
+from gan_core.errors import FoundryError
 from gan_core.generator import ReleasedGenerator
-from gan_core.image_grid import display_scale, grid_columns, make_grid, save_png
+from gan_core.image_grid import display_scale, grid_columns, make_grid, save_png, to_picture
+from gan_core.interpolation import walk
 
 GRID_FILE = "grid.png"
 ARCHIVE_FILE = "samples.npz"
 IMAGE_FOLDER = "images"
+ANIMATION_FILE = "interpolation.gif"
 GRID_IMAGES = 100
+MOST_STOPS = 100
+FRAMES_PER_LEG = 24
+FRAMES_PER_SECOND = 12
+ANIMATION_PIXELS = 320
 
 
 def export_samples(
@@ -43,3 +50,32 @@ def export_samples(
     grid = make_grid(images[: shown // columns * columns], columns)  # whole rows
     save_png(grid, folder / GRID_FILE, display_scale(grid))
     return grid
+
+
+def export_animation(
+    generator: ReleasedGenerator, stops: int, seed: int, truncation: float, path: Path
+) -> None:
+    """Write a walk through `stops` latents, and back to the first, as an endless GIF.
+
+    Raises:
+        FoundryError: There are not at least two stops.
+    """
+    check_stops(stops)
+    frames = list(walk(generator, stops, FRAMES_PER_LEG, seed, truncation))
+    scale = display_scale(frames[0], ANIMATION_PIXELS)
+    first, *others = (to_picture(frame, scale) for frame in frames)
+    first.save(
+        path,
+        save_all=True,
+        append_images=others,
+        duration=round(1000 / FRAMES_PER_SECOND),
+        loop=0,
+    )
+
+
+def check_stops(stops: int) -> None:
+    """Raise FoundryError for a walk that would stand still, or take for ever."""
+    if not 2 <= stops <= MOST_STOPS:
+        raise FoundryError(
+            f"the interpolation has {stops} stops, but it needs from 2 to {MOST_STOPS}."
+        )

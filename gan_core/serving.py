@@ -5,12 +5,16 @@ the project is not installed where the model is used.
 """
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .errors import FoundryError
 from .generator import ReleasedGenerator
+
+TYPES = {"seed": Integral, "truncation": Real}
 
 
 class GeneratorModel:
@@ -31,9 +35,35 @@ class GeneratorModel:
 
         Returns:
             uint8, shape (n, height, width, channels).
+
+        Raises:
+            MlflowException: An input is unknown, of a wrong type or out of its range; over HTTP the
+                status is 400, with the same sentence.
         """
-        labels = np.atleast_1d(model_input)
-        return self._generator.sample(len(labels), labels=labels, **dict(params or {}))
+        from mlflow.exceptions import MlflowException
+
+        try:
+            options = _checked(params or {})
+            labels = np.atleast_1d(model_input)
+            return self._generator.sample(len(labels), labels=labels, **options)
+        except FoundryError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def _checked(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, if each is known and a number of its type."""
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        if name not in TYPES:
+            raise FoundryError(f"there is no parameter {name!r}; use {' and '.join(TYPES)}.")
+        # To Python, true is a number.
+        if isinstance(value, bool | np.bool_) or not isinstance(value, TYPES[name]):
+            raise FoundryError(
+                f"{name} is {value!r}, but it must be "
+                f"{'an integer' if name == 'seed' else 'a number'}."
+            )
+        found[name] = value
+    return found
 
 
 def _load_pyfunc(data_path: str) -> GeneratorModel:

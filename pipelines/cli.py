@@ -109,19 +109,50 @@ def ui(port: int, mlflow_port: int) -> None:
 @click.option("--seed", default=7, show_default=True)
 @click.option("--truncation", default=1.0, show_default=True, help="Above 0, at most 1.")
 @click.option(
+    "--interpolation",
+    "stops",
+    type=int,
+    default=0,
+    metavar="STOPS",
+    help="Also an animated GIF that walks through so many latents and back.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder."
 )
 @json_option
-def sample(model: str, count: int, seed: int, truncation: float, out: Path, as_json: bool) -> None:
+def sample(
+    model: str, count: int, seed: int, truncation: float, stops: int, out: Path, as_json: bool
+) -> None:
     """Generate images with MODEL: a name, name@alias, name/version, or a folder."""
     from pipelines.sampling import sample_model
 
     with _standard_output_to_error():
-        result = sample_model(model, count, seed, truncation, out)
+        result = sample_model(model, count, seed, truncation, out, stops)
     if as_json:
         click.echo(json.dumps(result))
     else:
         error_console().print(f"{count} images, their grid and archive are in {out}")
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--onnx", type=click.Path(path_type=Path), required=True, help="The file to write, new."
+)
+@json_option
+def export(model: str, onnx: Path, as_json: bool) -> None:
+    """Write MODEL as ONNX, tried in onnxruntime; it needs the extra `onnx`."""
+    from pipelines.sampling import export_model
+
+    with _standard_output_to_error():
+        result = export_model(model, onnx)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        error_console().print(
+            f"{onnx}: inputs {', '.join(result['inputs'])}; at most "
+            f"{result['largest_difference']:.1g} from PyTorch's outputs of -1 to 1"
+        )
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""`gan-foundry sample`: images from a registered model, written to a folder."""
+"""`gan-foundry sample` and `export`: files made with a registered model."""
 
 import os
 import shutil
@@ -9,46 +9,101 @@ from gan_core.errors import FoundryError
 from pipelines import registry, tracking
 
 
-def sample_model(model: str, count: int, seed: int, truncation: float, out: Path) -> dict[str, Any]:
+def sample_model(
+    model: str, count: int, seed: int, truncation: float, out: Path, stops: int = 0
+) -> dict[str, Any]:
     """Write `count` generated images, a grid and an archive.
 
     Args:
         model: A registered name (its champion), `name@alias`, `name/version`, a `models:/` address
-            or the path of a folder with a
-            released generator, such as `./generator`.
+            or the path of a folder with a released generator, such as `./generator`.
         count: How many images.
         seed: Of the latents.
         truncation: Above 0, at most 1.
         out: A folder that is new or empty.
+        stops: Latents that an animation walks through; 0 for none.
 
     Raises:
         FoundryError: There is no such model, an argument is out of range, or the folder is in use.
     """
     from gan_core.generator import check_sampling_arguments, load_generator
-    from gan_core.samples import ARCHIVE_FILE, GRID_FILE, export_samples
+    from gan_core.samples import (
+        ANIMATION_FILE,
+        ARCHIVE_FILE,
+        GRID_FILE,
+        check_stops,
+        export_animation,
+        export_samples,
+    )
 
     check_sampling_arguments(count, seed, truncation)
+    if stops:
+        check_stops(stops)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FoundryError(f"--out {out} exists and is not an empty folder; name a new one.")
-    generator = load_generator(model if _is_folder(model) else _registered(model))
+    generator = load_generator(_address(model))
     partial = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         export_samples(generator, count, seed, truncation, partial)
+        if stops:
+            export_animation(generator, stops, seed, truncation, partial / ANIMATION_FILE)
         partial.replace(out)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise FoundryError(
             f"--out {out} cannot be written ({error.strerror}); name another folder."
         ) from error
-    grid, archive = (str((out / name).resolve()) for name in (GRID_FILE, ARCHIVE_FILE))
-    return {"model": model, "count": count, "seed": seed, "grid": grid, "archive": archive}
+    files = {"grid": GRID_FILE, "archive": ARCHIVE_FILE}
+    if stops:
+        files["interpolation"] = ANIMATION_FILE
+    places = {name: str((out / file).resolve()) for name, file in files.items()}
+    return {"model": model, "count": count, "seed": seed, **places}
 
 
-def _is_folder(model: str) -> bool:
-    """A name without a separator is a registered model, whatever lies in the working folder."""
-    return os.sep in model and Path(model).is_dir()
+def export_model(model: str, path: Path) -> dict[str, Any]:
+    """Write a generator as ONNX.
+
+    Args:
+        model: As for `sample_model`.
+        path: A file that is not there yet.
+
+    Raises:
+        FoundryError: There is no such model, the file is there or cannot be written, or what was
+            written computes other images.
+    """
+    from gan_core.generator import load_generator
+    from gan_core.onnx_export import export_onnx
+
+    if path.exists():
+        raise FoundryError(f"--onnx {path} exists; name a new file.")
+    generator = load_generator(_address(model))
+    partial = path.with_name(path.name + ".partial")
+    try:
+        difference = export_onnx(generator, partial)
+        partial.replace(path)
+    except OSError as error:
+        raise FoundryError(
+            f"--onnx {path} cannot be written ({error.strerror}); name another file."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    inputs = ["latents", "labels"] if generator.config.classes else ["latents"]
+    return {
+        "model": model,
+        "onnx": str(path.resolve()),
+        "inputs": inputs,
+        "largest_difference": difference,
+    }
+
+
+def _address(model: str) -> str:
+    """What `load_generator` takes.
+
+    A name without a separator is a registered model, whatever lies in the working folder.
+    """
+    return model if os.sep in model and Path(model).is_dir() else _registered(model)
 
 
 def _registered(model: str) -> str:

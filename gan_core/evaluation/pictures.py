@@ -9,6 +9,7 @@ from gan_core.data.image_set import ImageSet
 from gan_core.evaluation.report import NearestPair
 from gan_core.generator import ReleasedGenerator
 from gan_core.image_grid import grid_columns, make_grid
+from gan_core.interpolation import spherical
 
 GRID_IMAGES = 60
 ROWS = 6
@@ -84,9 +85,6 @@ def _rows_of_classes(labels: np.ndarray, wanted: np.ndarray) -> list[int]:
 def interpolation(generator: ReleasedGenerator) -> np.ndarray:
     """Rows that lead from one latent to another along the sphere, a class a row.
 
-    Latents of a normal distribution lie near a sphere; a straight line between two would leave it
-    (White 2016).
-
     Returns:
         A grid, uint8, shape (height, width, channels).
     """
@@ -95,25 +93,6 @@ def interpolation(generator: ReleasedGenerator) -> np.ndarray:
     latents = torch.cat([spherical(a, b, shares) for a, b in zip(begin, end, strict=True)])
     labels = (torch.arange(ROWS) % max(generator.config.classes, 1)).repeat_interleave(STEPS)
     return make_grid(generator.images(latents, labels), STEPS)
-
-
-def spherical(begin: torch.Tensor, end: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Points between two vectors, at equal angles (Shoemake 1985).
-
-    Args:
-        begin: Shape (d,).
-        end: Shape (d,).
-        shares: From 0 at the beginning to 1 at the end, shape (n,).
-
-    Returns:
-        Shape (n, d).
-    """
-    cosine = torch.dot(begin / begin.norm(), end / end.norm()).clamp(-1.0, 1.0)
-    angle = torch.acos(cosine)
-    if angle < 1e-6:
-        return torch.lerp(begin, end, shares[:, None])
-    weights = torch.stack([torch.sin((1 - shares) * angle), torch.sin(shares * angle)], dim=1)
-    return weights / torch.sin(angle) @ torch.stack([begin, end])
 
 
 def truncation_sweep(generator: ReleasedGenerator) -> np.ndarray:

@@ -1,13 +1,21 @@
 """Programs that fetch a registered generator, each in an environment of its own."""
 
+import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gan_core.generator import ReleasedGenerator
 from tests.conftest import PROJECT, copy_project
 from tests.e2e.bare_environment import make_environment, run_python
 from tests.e2e.conftest import FinishedRun
@@ -92,3 +100,78 @@ def test_pyfunc_without_the_project_and_without_pickle_gives_the_same_images(
     )
 
     assert images == images_by_load_generator
+
+
+@pytest.fixture(scope="module")
+def served(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `mlflow models serve`, started as a person would start it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [Path(sys.executable).with_name("mlflow"), "models", "serve"]
+    options = ["--model-uri", "models:/digits@champion", "--env-manager", "local"]
+    folder = tmp_path_factory.mktemp("served")
+    with (folder / "log.txt").open("wb") as log:
+        server = subprocess.Popen(
+            [*command, *options, "--port", str(port)],
+            cwd=folder,
+            env={
+                **os.environ,
+                "MLFLOW_TRACKING_URI": finished_run.tracking_uri,
+                "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while curl(f"{address}/ping")[0] != 200:
+            assert server.poll() is None, (folder / "log.txt").read_text()
+            assert time.monotonic() < deadline, (folder / "log.txt").read_text()
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def curl(address: str, body: str | None = None) -> tuple[int, str]:
+    """Status and answer of a request."""
+    command = ["curl", "--silent", "--max-time", "60", "--write-out", "\n%{http_code}", address]
+    if body is not None:
+        command += ["--header", "Content-Type: application/json", "--data", body]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    text, _, status = answer.rpartition("\n")
+    return int(status), text
+
+
+def test_over_http_come_the_same_images(finished_run: FinishedRun, served: str) -> None:
+    labels = [3, 1, 4, 1, 5]
+    body = {"inputs": labels, "params": {"seed": 7, "truncation": 0.5}}
+    status, answer = curl(f"{served}/invocations", json.dumps(body))
+    assert status == 200, answer
+    (weights,) = finished_run.home.glob("store/digits/generator/*/generator")
+    expected = ReleasedGenerator.load(weights).sample(5, seed=7, labels=labels, truncation=0.5)
+    np.testing.assert_array_equal(np.array(json.loads(answer)["predictions"]), expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"inputs": [10]}', "the label 10 is outside the 10 classes of digits; use 0 to 9."),
+        ('{"inputs": [1.5]}', "int64"),
+        ('{"inputs": ["one"]}', "int64"),
+        ('{"inputs": [[1, 2]]}', "shape"),
+        ('{"inputs": [1], "params": {"seed": -1}}', "the seed is -1, but it must be from 0"),
+        ('{"inputs": [1], "params": {"seed": "x"}}', "seed"),
+        ('{"inputs": [1], "params": {"truncation": 2}}', "truncation is 2, but it must be above 0"),
+        ('{"labels": [1]}', "inputs"),
+        ("one digit, please", "JSON"),
+    ],
+)
+def test_over_http_wrong_inputs_are_refused(served: str, body: str, said: str) -> None:
+    status, answer = curl(f"{served}/invocations", body)
+    assert status == 400, answer
+    assert said in json.loads(answer)["message"]

@@ -13,11 +13,11 @@ from gan_core.evaluation.pictures import (
     beside_real,
     interpolation,
     nearest_pairs,
-    spherical,
     truncation_sweep,
 )
 from gan_core.evaluation.report import NearestPair
 from gan_core.generator import ReleasedGenerator
+from gan_core.interpolation import spherical
 from tests.gan_core.evaluation_samples import make_evaluation
 
 MakeGenerator = Callable[..., ReleasedGenerator]

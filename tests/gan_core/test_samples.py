@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,8 +7,17 @@ import PIL.Image
 import pytest
 import torch
 
+from gan_core.errors import FoundryError
 from gan_core.generator import GROUP, ReleasedGenerator
-from gan_core.samples import ARCHIVE_FILE, GRID_FILE, IMAGE_FOLDER, export_samples
+from gan_core.interpolation import walk
+from gan_core.samples import (
+    ANIMATION_FILE,
+    ARCHIVE_FILE,
+    GRID_FILE,
+    IMAGE_FOLDER,
+    export_animation,
+    export_samples,
+)
 
 MakeGenerator = Callable[..., ReleasedGenerator]
 
@@ -64,3 +74,26 @@ def test_an_unconditional_generator_exports_samples_without_classes(
     grid = export_samples(make_generator(conditional=False), 5, 7, 1.0, tmp_path)
     assert set(np.load(tmp_path / ARCHIVE_FILE)["labels"]) == {-1}
     assert grid.shape == (16, 3 * 17 - 1, 1), "whole rows"
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_walk_is_an_endless_animation_that_ends_where_it_began(
+    make_generator: MakeGenerator, tmp_path: Path, conditional: bool
+) -> None:
+    generator = make_generator(conditional=conditional)
+    export_animation(generator, 2, seed=7, truncation=0.9, path=tmp_path / ANIMATION_FILE)
+    with PIL.Image.open(tmp_path / ANIMATION_FILE) as picture:
+        assert (picture.n_frames, picture.info["loop"]) == (48, 0)
+    frames = list(walk(generator, 3, 8, seed=7, truncation=0.9))
+    steps = [np.abs(a.astype(int) - b).mean() for a, b in itertools.pairwise([*frames, frames[0]])]
+    assert len(frames) == 24
+    assert max(steps) < 5 * np.median(steps)
+
+
+@pytest.mark.parametrize("stops", [-1, 1, 101])
+def test_a_walk_needs_somewhere_to_go(
+    make_generator: MakeGenerator, tmp_path: Path, stops: int
+) -> None:
+    with pytest.raises(FoundryError, match=f"has {stops} stops, but it needs from 2 to 100"):
+        export_animation(make_generator(), stops, 7, 1.0, tmp_path / ANIMATION_FILE)
+    assert not list(tmp_path.iterdir())
