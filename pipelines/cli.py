@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.markup import escape
 
 from gan_core.errors import FoundryError
@@ -74,20 +75,10 @@ def run(name: str, assignments: tuple[str, ...], seed: int | None, as_json: bool
     if seed is not None:
         overrides["training.seed"] = seed
     console = error_console()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    with _standard_output_to_error(), RunDisplay(console) as display:
-        from pipelines.progress import watching
-        from pipelines.run import RunInterruptedError, StageCrashedError, run_pipeline
+    with _standard_output_to_error(), _running(console):
+        from pipelines.run import run_pipeline
 
-        try:
-            with watching(display):
-                summary = run_pipeline(name, overrides).summary()
-        except RunInterruptedError as error:
-            console.print(f"error: {error}", markup=False, soft_wrap=True)
-            sys.exit(EXIT_INTERRUPTED)
-        except StageCrashedError as error:
-            console.print(f"error: {error}", markup=False, soft_wrap=True)
-            sys.exit(1)
+        summary = run_pipeline(name, overrides).summary()
     print_result(console, summary)
     if as_json:
         click.echo(json.dumps(summary))
@@ -168,8 +159,6 @@ def evaluate(images: Path, name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.summary()))
     else:
-        from rich.console import Console
-
         console = Console(highlight=False)
         console.print(scores_table(found.summary()))
         for check in found.checks:
@@ -188,8 +177,6 @@ def models(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found[0] if name else {"models": found}))
     elif found:
-        from rich.console import Console
-
         console = Console(highlight=False)
         console.print(versions_table(found))
         if name:
@@ -240,6 +227,28 @@ def rollback(name: str, why: str, as_json: bool) -> None:
     with _standard_output_to_error():
         move = promotion.rollback(name, why)
     _print_move(name, move, as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Where one's own images are; by default where the pipeline NAME has them.",
+)
+@json_option
+def reproduce(name: str, version: int, images: Path | None, as_json: bool) -> None:
+    """Train VERSION of NAME again from what the registry recorded, and compare."""
+    console = error_console()
+    with _standard_output_to_error(), _running(console):
+        from pipelines.reproduction import reproduce as train_again
+
+        found = train_again(name, version, images)
+    console.print(found.sentence, markup=False, soft_wrap=True)
+    if as_json:
+        click.echo(json.dumps(found.summary()))
+    sys.exit(0 if found.same_weights or found.within_interval else 1)
 
 
 @main.command()
@@ -321,6 +330,24 @@ def _print_move(name: str, move: "Move", as_json: bool) -> None:
         click.echo(move.model_dump_json())
     else:
         error_console().print(f"{name}: {move_sentence(move.model_dump())}", markup=False)
+
+
+@contextlib.contextmanager
+def _running(console: Console) -> Iterator[None]:
+    """Show what happens; end with a sentence and the right status if it is interrupted or fails."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    from pipelines.progress import watching
+    from pipelines.run import RunInterruptedError, StageCrashedError
+
+    try:
+        with RunDisplay(console) as display, watching(display):
+            yield
+    except RunInterruptedError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except StageCrashedError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)
 
 
 @contextlib.contextmanager

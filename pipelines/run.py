@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import psutil
 
-from gan_core.config import DataSettings
+from gan_core.config import DataSettings, PipelineSettings
 from gan_core.data.sources import open_source
 from gan_core.errors import FoundryError
 from pipelines.components.gan_pipeline import build_pipeline
@@ -90,12 +90,35 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
         StageCrashedError: A stage failed for another reason.
     """
     require_checkout()
-    own = load_pipeline(name)
-    check_images(override_settings(own, overrides).data)
+    return materialize(name, load_pipeline(name), overrides)
+
+
+def materialize(
+    name: str,
+    settings: PipelineSettings,
+    overrides: Mapping[str, Any],
+    stages: Collection[str] | None = None,
+) -> PipelineRun:
+    """Materialize stages of a pipeline that may have no file of its own.
+
+    Args:
+        name: The pipeline's.
+        settings: Its own.
+        overrides: Dotted keys of settings with values for this run.
+        stages: Their names; by default all.
+
+    Raises:
+        FoundryError: As `run_pipeline`.
+        RunInterruptedError: As `run_pipeline`.
+        StageCrashedError: As `run_pipeline`.
+    """
+    check_images(override_settings(settings, overrides).data)
     definitions = dg.Definitions.merge(
-        build_pipeline(name, own), dg.Definitions(resources={RESOURCE_KEY: SettingsOverrides()})
+        build_pipeline(name, settings),
+        dg.Definitions(resources={RESOURCE_KEY: SettingsOverrides()}),
     )
     job = definitions.resolve_job_def(name)
+    chosen = [dg.AssetKey([name, stage]) for stage in stages] if stages else None
     start = time.monotonic()
     with open_quiet_instance() as instance:
         end_dead_runs(instance)
@@ -106,6 +129,7 @@ def run_pipeline(name: str, overrides: Mapping[str, Any]) -> PipelineRun:
             run_config=config,
             instance=instance,
             raise_on_error=False,
+            asset_selection=chosen,
             tags={PROCESS_TAG: _this_process()},
         )
     if not result.success:

@@ -1,6 +1,7 @@
 """`registered_model`: the generator as a version in MLflow's registry, and the gate before it."""
 
 import datetime
+import itertools
 import tempfile
 import time
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from gan_core.config import fingerprint
+from gan_core.config import apply_overrides, fingerprint
 from gan_core.device import choose_device
-from gan_core.training.job import RELEASE_FOLDER
+from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER, TrainingJob
+from gan_core.training.journal import read_journal
 from pipelines.assets.evaluation import REFERENCE_FILE
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_grid
 from pipelines.assets.tracked_training import tracked_run
 from pipelines.gate import Verdict, compare, refused_alone
+from pipelines.machine import describe_machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,17 +122,21 @@ def _register(
     from pipelines import registry
     from pipelines.model_card import model_card, without_places
 
-    settings = without_places(stage.settings)
     image_folder, training = stage.upstream("training_images"), stage.upstream("generator")
-    images = open_image_set(image_folder)
+    images, job = open_image_set(image_folder), TrainingJob.read(training)
+    # What the settings left to this machine was chosen when the job was made.
+    chosen = {f"training.{name}": getattr(job, name) for name in ("device", "precision", "threads")}
+    settings = apply_overrides(without_places(stage.settings), chosen, "the job")
     low, high = evaluation.gate.metrics["frechet_distance"].interval
     tags = {
         registry.WEIGHTS_TAG: weights,
-        registry.DISTANCE_TAG: f"{evaluation.frechet_distance:.6f}",
-        registry.INTERVAL_TAG: f"{low:.6f} {high:.6f}",
-        registry.FLOOR_TAG: f"{evaluation.floor:.6f}",
+        registry.DISTANCE_TAG: str(evaluation.frechet_distance),
+        registry.INTERVAL_TAG: f"{low} {high}",
+        registry.FLOOR_TAG: str(evaluation.floor),
         registry.CARD_TAG: evaluation.card.line,
-        "data_sha256": images.sha256,
+        registry.DATA_TAG: images.sha256,
+        registry.MACHINE_TAG: describe_machine(job.device),
+        registry.BUDGETS_TAG: " ".join(f"{kimg:g}" for kimg in budgets(training)),
         "generator_key": training.name,
         "dagster.run_id": stage.run_id,
     }
@@ -142,6 +149,13 @@ def _register(
         tags,
     )
     return registry.get_version(run.client, stage.pipeline, number)
+
+
+def budgets(training: Path) -> list[float]:
+    """The budgets of a training in kimg: more than one where it was raised and continued."""
+    rows = (row for _, row in read_journal(training / JOURNAL_FILE))
+    totals = (row["total_kimg"] for row in rows if "total_kimg" in row)
+    return [total for total, _ in itertools.groupby(totals)]
 
 
 def _bless(client: "MlflowClient", version: "RegisteredVersion", evaluation_folder: Path) -> None:

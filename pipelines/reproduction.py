@@ -1,0 +1,221 @@
+"""`gan-foundry reproduce`: a registered version trained again from what the registry recorded."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from gan_core.config import PipelineSettings, apply_overrides
+from gan_core.errors import FoundryError
+from pipelines import home, registry, tracking
+from pipelines.device_lock import device_to_oneself
+from pipelines.machine import describe_machine
+from pipelines.registry import RegisteredVersion
+from pipelines.run import PipelineRun, materialize
+
+STAGES = ("raw_images", "training_images", "feature_network", "generator")
+FOLDER = "reproductions"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came out of training a version again.
+
+    Attributes:
+        version: Which one.
+        weights_sha256: Of the new weights.
+        frechet_distance: Of the new generator, measured as the version was.
+        machine: Where it was trained now.
+        seconds: That it took.
+    """
+
+    version: RegisteredVersion
+    weights_sha256: str
+    frechet_distance: float
+    machine: str
+    seconds: float
+
+    @property
+    def same_weights(self) -> bool:
+        """Whether the weights are the same bits."""
+        return self.weights_sha256 == self.version.tags[registry.WEIGHTS_TAG]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the version's distance."""
+        low, high = self.version.tags[registry.INTERVAL_TAG].split()
+        return float(low), float(high)
+
+    @property
+    def within_interval(self) -> bool:
+        """Whether the new distance lies in the version's interval."""
+        low, high = self.interval
+        return low <= self.frechet_distance <= high
+
+    def summary(self) -> dict[str, Any]:
+        """As plain values."""
+        tags = self.version.tags
+        return {
+            "model": self.version.model,
+            "version": self.version.version,
+            "same_weights": self.same_weights,
+            "weights_sha256": self.weights_sha256,
+            "registered_weights_sha256": tags[registry.WEIGHTS_TAG],
+            "frechet_distance": self.frechet_distance,
+            "registered_frechet_distance": float(tags[registry.DISTANCE_TAG]),
+            "registered_frechet_distance_ci": list(self.interval),
+            "within_interval": self.within_interval,
+            "machine": self.machine,
+            "registered_machine": tags[registry.MACHINE_TAG],
+            "seconds": self.seconds,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        low, high = self.interval
+        if self.same_weights:
+            return f"{self.version.name} is reproduced: the weights are the same bits"
+        where = f"{'within' if self.within_interval else 'OUTSIDE'} {low:.2f} to {high:.2f}"
+        recorded = self.version.tags[registry.MACHINE_TAG]
+        machines = (
+            "on the same kind of machine"
+            if self.machine == recorded
+            else f"on {self.machine}, where it was {recorded}"
+        )
+        return (
+            f"{self.version.name}: other weights {machines}; the distance is "
+            f"{self.frechet_distance:.2f}, {where}"
+        )
+
+
+def reproduce(model: str, number: int, images: Path | None = None) -> Reproduction:
+    """Train a version again, in a home of its own that is removed when it is done.
+
+    Args:
+        model: The registered model.
+        number: The version.
+        images: Where one's own images are now, for a version that was trained on such; by default
+            where the pipeline of this name has them.
+
+    Raises:
+        FoundryError: There is no such version, it was registered without what it takes, its images
+            are not there, or they are others than those of the version.
+    """
+    with tracking.tracking_errors():
+        client = registry.connect_for_reading()
+        known = registry.models(client) if client else []
+        if client is None or model not in known:
+            raise registry.no_such_model(model, known)
+        version = registry.get_version(client, model, number)
+        settings = _recorded_settings(version, images)
+    start = time.monotonic()
+    with _own_home(f"{model}-{number}"):
+        run = _train_again(version, settings)
+    found = run.metadata
+    return Reproduction(
+        version,
+        found["generator"]["weights_sha256"],
+        found["evaluation"]["frechet_distance"],
+        describe_machine(settings.training.device),
+        time.monotonic() - start,
+    )
+
+
+def _recorded_settings(version: RegisteredVersion, images: Path | None) -> PipelineSettings:
+    import mlflow
+
+    from gan_core.generator import REGISTERED_FOLDER
+
+    needed = (registry.WEIGHTS_TAG, registry.INTERVAL_TAG, registry.DATA_TAG, registry.MACHINE_TAG)
+    missing = [tag for tag in needed if tag not in version.tags]
+    if missing:
+        raise FoundryError(
+            f"{version.name} was registered without {', '.join(missing)}, so it cannot be "
+            "reproduced; train it anew."
+        )
+    file = f"{version.uri}/{REGISTERED_FOLDER}/{registry.SETTINGS_FILE}"
+    text = Path(mlflow.artifacts.download_artifacts(file)).read_text()
+    settings = PipelineSettings.model_validate_json(text)
+    if settings.data.path is None:
+        return settings
+    place = images or _own_images(version.model)
+    if place is None:
+        raise FoundryError(
+            f"{version.name} was trained on images in a folder {settings.data.path!r}; say where "
+            "they are with --images."
+        )
+    return apply_overrides(settings, {"data.path": str(place.expanduser().resolve())}, "--images")
+
+
+def _own_images(pipeline: str) -> Path | None:
+    from pipelines.pipeline_files import load_pipeline, pipeline_files
+
+    path = load_pipeline(pipeline).data.path if pipeline in pipeline_files() else None
+    return Path(path) if path else None
+
+
+def _train_again(version: RegisteredVersion, settings: PipelineSettings) -> PipelineRun:
+    """Materialize up to the generator, once for each budget, and then evaluate it."""
+    model = version.model
+    data = materialize(model, settings, {}, STAGES[:2]).metadata["training_images"]["sha256"]
+    if data != version.tags[registry.DATA_TAG]:
+        raise FoundryError(
+            f"the images of {version.name} have changed since: their hash is {data}, and was "
+            f"{version.tags[registry.DATA_TAG]}; bring the old ones back."
+        )
+    overrides: dict[str, Any] = {"evaluation.checks.blocking": False}
+    for budget in version.tags[registry.BUDGETS_TAG].split():
+        overrides["training.kimg"] = float(budget)
+        materialize(model, settings, overrides, STAGES)
+    return materialize(model, settings, overrides, (*STAGES, "evaluation"))
+
+
+@contextlib.contextmanager
+def _own_home(name: str) -> Iterator[None]:
+    """Let everything be written below a folder of its own; on an error it stays, to go on from."""
+    folder = home.home() / FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / "lock", timeout=0), device_to_oneself(_wait):
+            # Each attempt that ended well has had another name: MLflow keeps databases open.
+            left = sorted(path for path in folder.iterdir() if path.is_dir())
+            place = left[0] if left else Path(tempfile.mkdtemp(dir=folder))
+            with _environment({"DAGSTER_HOME": str(place), "MLFLOW_TRACKING_URI": None}):
+                yield
+            shutil.rmtree(place)
+    except filelock.Timeout as error:
+        raise FoundryError(
+            f"{name} is being reproduced by another process; wait for it."
+        ) from error
+
+
+def _wait() -> None:
+    from pipelines.progress import publish
+
+    publish("waiting", "reproduce")
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables, or unset those of None, while the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    try:
+        _set(values)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

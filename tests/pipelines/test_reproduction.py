@@ -1,0 +1,100 @@
+"""A registered version trained again from what the registry alone recorded."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gan_core.errors import FoundryError
+from pipelines import home, registry, tracking
+from pipelines.cli import main
+from pipelines.reproduction import FOLDER, reproduce
+from tests.pipelines.models import MODEL, register_versions
+from tests.pipelines.tiny_pipeline import (
+    TinyPipeline,
+    metadata,
+    open_pipeline,
+    tiny_settings,
+    write_stripes,
+)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    write_stripes(tmp_path / "images")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def pipeline(mlflow_home: Path, images: Path) -> Iterator[TinyPipeline]:
+    """A pipeline of one's own images that has registered its first version."""
+    with open_pipeline("stripes", tiny_settings(images)) as found:
+        assert metadata(found.run())["registered_model"]["version"] == 1
+        yield found
+
+
+def set_tag(name: str, value: str) -> None:
+    tracking.connect().set_model_version_tag("stripes", "1", name, value)
+
+
+def test_the_same_bits_come_of_what_the_registry_recorded(
+    pipeline: TinyPipeline, images: Path, tmp_path: Path
+) -> None:
+    moved = images.rename(tmp_path / "elsewhere")
+    result = CliRunner().invoke(
+        main, ["reproduce", "stripes", "1", "--images", str(moved), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["same_weights"] is True
+    assert found["weights_sha256"] == found["registered_weights_sha256"]
+    assert found["frechet_distance"] == pytest.approx(found["registered_frechet_distance"])
+    assert "the weights are the same bits" in result.stderr
+    # Nothing of it stays, and the model is as it was.
+    assert {path.name for path in (home.home() / FOLDER / "stripes-1").iterdir()} == {"lock"}
+    assert len(registry.versions(tracking.connect(), "stripes")) == 1
+
+
+def test_a_training_that_was_continued_is_continued_again(
+    pipeline: TinyPipeline, images: Path
+) -> None:
+    last = {"training__monitoring__release": "last"}
+    pipeline.run(**last)
+    shown = metadata(pipeline.run(training__kimg=0.64, **last))["registered_model"]
+    version = registry.get_version(tracking.connect(), "stripes", shown["version"])
+    assert version.tags[registry.BUDGETS_TAG] == "0.32 0.64"
+    assert reproduce("stripes", version.version, images).same_weights
+
+
+def test_other_weights_are_judged_by_their_distance(pipeline: TinyPipeline, images: Path) -> None:
+    set_tag(registry.WEIGHTS_TAG, "of another machine")
+    set_tag(registry.MACHINE_TAG, "another processor, torch 1.0")
+    near = reproduce("stripes", 1, images)
+    assert (near.same_weights, near.within_interval) == (False, True)
+    assert "where it was another processor, torch 1.0; the distance is" in near.sentence
+    set_tag(registry.INTERVAL_TAG, "0.0 0.000001")
+    result = CliRunner().invoke(main, ["reproduce", "stripes", "1", "--images", str(images)])
+    assert result.exit_code == 1
+    assert "OUTSIDE 0.00 to 0.00" in result.stderr
+
+
+def test_images_that_are_not_there_or_changed_are_a_sentence(
+    pipeline: TinyPipeline, images: Path
+) -> None:
+    with pytest.raises(FoundryError, match=r"in a folder 'images'; say where they are with --im"):
+        reproduce("stripes", 1)
+    next((images / "across").glob("*.png")).unlink()
+    with pytest.raises(FoundryError, match=r"the images of stripes version 1 have changed since"):
+        reproduce("stripes", 1, images)
+
+
+def test_what_was_registered_by_other_means_is_a_sentence(mlflow_home: Path) -> None:
+    with pytest.raises(FoundryError, match=r"no registered model 'giant'; registered are none yet"):
+        reproduce("giant", 1)
+    register_versions(1)
+    with pytest.raises(FoundryError, match=r"tiny version 1 was registered without gan_foundry"):
+        reproduce(MODEL, 1)
+    with pytest.raises(FoundryError, match=r"tiny has no version 2; it has 1\."):
+        reproduce(MODEL, 2)
