@@ -20,6 +20,7 @@ from rich.markup import escape
 from gan_core.errors import FoundryError
 from pipelines.terminal import (
     RunDisplay,
+    collection_table,
     error_console,
     ledger_table,
     move_sentence,
@@ -249,6 +250,30 @@ def reproduce(name: str, version: int, images: Path | None, as_json: bool) -> No
     if as_json:
         click.echo(json.dumps(found.summary()))
     sys.exit(0 if found.same_weights or found.within_interval else 1)
+
+
+@main.command()
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Versions and runs that stay of each pipeline, the newest.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+def gc(keep: int, dry_run: bool, as_json: bool) -> None:
+    """Remove what old runs left; never what an alias or the last two champions need."""
+    from pipelines.housekeeping import collect
+
+    with _standard_output_to_error():
+        found = collect(keep, dry_run=dry_run)
+    if as_json:
+        plans = [plan.summary() for plan in found.plans]
+        click.echo(json.dumps({"dry_run": dry_run, "pipelines": plans, "left": found.left}))
+        return
+    console = Console(highlight=False)
+    console.print(collection_table(found))
+    console.print("nothing was removed (--dry-run)" if dry_run else found.left or "removed")
 
 
 @main.command()

@@ -58,6 +58,7 @@ class RegisteredVersion:
     version: int
     aliases: tuple[str, ...]
     run_id: str | None
+    source: str
     created_milliseconds: int
     tags: Mapping[str, str]
 
@@ -263,6 +264,7 @@ def _registered(item: "ModelVersion", aliases: Mapping[int, list[str]]) -> Regis
         number,
         tuple(sorted(aliases.get(number, []))),
         item.run_id,
+        item.source,
         item.creation_timestamp,
         dict(item.tags),
     )

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +20,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipelines.progress import ProgressEvent
+
+if TYPE_CHECKING:
+    from pipelines.housekeeping import Collection
 
 PLAIN_LINE_SECONDS = 5.0
 
@@ -172,6 +175,23 @@ def age(created: datetime.datetime) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def collection_table(found: "Collection") -> Table:
+    """What goes of each pipeline."""
+    table = Table("pipeline", "versions", "MLflow runs", "Dagster runs", "folders", "MB")
+    for plan in found.plans:
+        if plan.busy:
+            table.add_row(plan.pipeline, plan.busy)
+        else:
+            counts = (plan.mlflow_runs, plan.dagster_runs, plan.folders)
+            table.add_row(
+                plan.pipeline,
+                ", ".join(map(str, plan.versions)) or "-",
+                *(str(len(part)) for part in counts),
+                f"{plan.freed_bytes / 1e6:.0f}",
+            )
+    return table
 
 
 def scores_table(summary: dict[str, Any]) -> Table:

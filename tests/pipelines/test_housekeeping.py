@@ -1,0 +1,186 @@
+"""What gc takes, and what it never does."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import filelock
+import pytest
+from click.testing import CliRunner
+from mlflow.entities import ViewType
+
+from gan_core.generator import load_generator
+from pipelines import housekeeping, ledger, promotion, registry, tracking
+from pipelines.cli import main
+from pipelines.home import store_folder
+from pipelines.housekeeping import Collection, Plan, collect, kept_versions
+from pipelines.instance import open_quiet_instance
+from tests.pipelines.models import MODEL, register_versions
+from tests.pipelines.tiny_pipeline import (
+    TinyPipeline,
+    metadata,
+    place_database,
+    tiny_settings,
+    write_stripes,
+)
+
+
+@pytest.fixture(scope="module")
+def five_runs(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[Path]:
+    """A home in which one pipeline ran five times, a version each; the first is champion."""
+    folder = tmp_path_factory.mktemp("five")
+    write_stripes(folder / "images")
+    place_database(migrated_database, folder / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(folder / "home"))
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        with open_quiet_instance() as instance:
+            pipeline = TinyPipeline("stripes", tiny_settings(folder / "images"), instance)
+            for seed in range(5):
+                mode = "automatic" if seed == 0 else "manual"
+                run = pipeline.run(training__seed=seed, promotion=mode)
+                assert metadata(run)["registered_model"]["version"] == seed + 1
+        yield folder / "home"
+
+
+@pytest.fixture
+def home(five_runs: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same home; what a test changes there, it changes for the next."""
+    monkeypatch.setenv("DAGSTER_HOME", str(five_runs))
+    return five_runs
+
+
+def files(home: Path) -> set[Path]:
+    return {path for path in home.rglob("*") if path.is_file()}
+
+
+def plan_of_stripes(found: Collection) -> Plan:
+    (plan,) = (plan for plan in found.plans if plan.pipeline == "stripes")
+    return plan
+
+
+def test_a_dry_run_says_what_would_go_and_takes_nothing(home: Path) -> None:
+    before = files(home / "store") | files(home / "mlflow" / "artifacts")
+    result = CliRunner().invoke(main, ["gc", "--keep", "1", "--dry-run", "--json"])
+    assert result.exit_code == 0, result.output
+    plans = {plan["pipeline"]: plan for plan in json.loads(result.stdout)["pipelines"]}
+    plan = plans["stripes"]
+    assert plan["versions"] == [4, 3, 2]
+    assert len(plan["logged_models"]) == len(plan["mlflow_runs"]) == 3
+    assert len(plan["dagster_runs"]) == 3
+    stages = [Path(folder).parent.name for folder in plan["folders"]]
+    assert sorted(stages) == 3 * ["evaluation"] + 3 * ["generator"] + 3 * ["samples"]
+    assert plan["freed_bytes"] > 0
+    assert files(home / "store") | files(home / "mlflow" / "artifacts") == before
+    assert plans["mnist"]["versions"] == []
+
+
+def test_a_run_under_way_keeps_gc_from_its_pipeline(home: Path) -> None:
+    with open_quiet_instance() as instance:
+        job = dg.define_asset_job("stripes")
+        key = dg.AssetKey(["stripes", "generator"])
+        assets = [dg.AssetSpec(key)]
+        run = instance.create_run_for_job(
+            dg.Definitions(assets=assets, jobs=[job]).resolve_job_def("stripes")
+            if False
+            else dg.job(name="stripes")(lambda: None),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+        (plan,) = (
+            found for found in collect(1, dry_run=False).plans if found.pipeline == "stripes"
+        )
+        instance.delete_run(run.run_id)
+    assert plan.busy == "a run is under way; call gc again when it has ended"
+    assert len(registry.versions(tracking.connect(), "stripes")) == 5
+
+
+def test_gc_leaves_what_aliases_and_the_newest_need_and_nothing_else(home: Path) -> None:
+    client = tracking.connect()
+    runs = {
+        version.version: version.tags["dagster.run_id"]
+        for version in registry.versions(client, "stripes")
+    }
+    expected = load_generator("models:/stripes@champion").sample(4, seed=7)
+    found = collect(1, dry_run=False)
+    assert found.left is None
+
+    assert [version.version for version in registry.versions(client, "stripes")] == [5, 1]
+    assert (load_generator("models:/stripes@champion").sample(4, seed=7) == expected).all()
+    load_generator("models:/stripes/5")
+    with open_quiet_instance() as instance:
+        assert {run.run_id for run in instance.get_runs()} == {runs[1], runs[5]}
+    experiment = client.get_experiment_by_name("stripes").experiment_id
+    assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 2
+    models = home / "mlflow" / "artifacts" / "stripes" / "models"
+    assert len({path.relative_to(models).parts[0] for path in files(models)}) == 2
+    for stage, count in {
+        "raw_images": 1,
+        "training_images": 1,
+        "feature_network": 1,
+        "generator": 2,
+        "evaluation": 2,
+        "samples": 2,
+    }.items():
+        folders = [path for path in (home / "store/stripes" / stage).iterdir() if path.is_dir()]
+        assert len(folders) == count, stage
+
+    again = collect(1, dry_run=False)
+    plan = plan_of_stripes(again)
+    assert (plan.versions, plan.folders, plan.mlflow_runs, plan.dagster_runs) == ([], [], [], [])
+
+
+def test_after_gc_an_unchanged_pipeline_still_does_nothing_again(
+    home: Path, five_runs: Path
+) -> None:
+    with open_quiet_instance() as instance:
+        settings = tiny_settings(five_runs.parent / "images")
+        pipeline = TinyPipeline("stripes", settings, instance)
+        shown = metadata(pipeline.run(training__seed=4, promotion="manual"))
+    assert {stage for stage, values in shown.items() if not values["reused"]} == set()
+
+
+def test_the_ledgers_last_two_champions_stay_without_an_alias(mlflow_home: Path) -> None:
+    client = register_versions(6)
+    for version in (1, 2, 3):
+        promotion.promote(MODEL, version, "better")
+    promotion.rollback(MODEL, "blurred")  # 2 is champion, 1 previous, 3 has no alias
+    promotion.veto(MODEL, 1, "old")
+    versions = registry.versions(client, MODEL)
+    assert kept_versions(client, MODEL, versions, 1) == {6, 2, 3}
+    assert ledger.current_aliases(client, MODEL).champion == 2
+
+
+def test_work_that_is_locked_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "key.partial"
+    folder.mkdir()
+    with filelock.FileLock(tmp_path / "key.lock"):
+        housekeeping._remove(folder)
+        assert folder.exists()
+    housekeeping._remove(folder)
+    assert not folder.exists()
+
+
+def test_what_somebody_else_threw_away_in_mlflow_is_not_purged(
+    mlflow_home: Path, tmp_path: Path
+) -> None:
+    client = tracking.connect()
+    other = client.create_experiment("precious")
+    client.delete_experiment(other)
+    mine = client.create_experiment("digits")
+    for _ in range(2):
+        client.set_terminated(client.create_run(mine).info.run_id)
+    found = collect(1, dry_run=False)
+    assert found.left is not None
+    assert "what somebody else deleted (precious); restore that, or call `mlflow gc" in found.left
+    assert client.get_experiment(other).lifecycle_stage == "deleted"
+
+
+def test_an_empty_home_has_nothing_to_remove(own_home: Path) -> None:
+    result = CliRunner().invoke(main, ["gc", "--keep", "1"])
+    assert result.exit_code == 0, result.output
+    assert "digits" in result.stdout
+    shutil.rmtree(own_home, ignore_errors=True)
+    assert CliRunner().invoke(main, ["gc", "--keep", "0"]).exit_code == 2
+    assert not store_folder().exists()
