@@ -47,6 +47,7 @@ class Move(BaseModel):
         before: The aliases that it found.
         after: The aliases that it left.
         numbers: What was measured for it.
+        pictures: MLflow's address of the grids of both, if they were compared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -60,6 +61,7 @@ class Move(BaseModel):
     before: Aliases
     after: Aliases
     numbers: dict[str, float] = {}
+    pictures: str | None = None
 
 
 def person() -> str:
@@ -121,6 +123,7 @@ def record(
     by: str,
     why: str,
     numbers: dict[str, float] | None = None,
+    pictures: str | None = None,
 ) -> Move:
     """Write a move and set the aliases; to be called under the model's lock, after `settle`."""
     moves = read_moves(client, model)
@@ -134,6 +137,7 @@ def record(
         before=moves[-1].after if moves else current_aliases(client, model),
         after=after,
         numbers=numbers or {},
+        pictures=pictures,
     )
     client.set_registered_model_tag(model, f"{PREFIX}{move.number:06}", move.model_dump_json())
     _set_aliases(client, model, move)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pipelines.registry import RegisteredVersion
     from pipelines.tracking import TrackedRun
 
-GATE_FILES = "gate"  # folder of the comparison among the run's artifacts in MLflow
+GATE_FOLDER = "gate"  # of the comparison among the run's artifacts in MLflow
+GATE_PICTURE = "candidate_and_champion.png"
 DECIDED_TAG = "gan_foundry.decided_on"  # fingerprint of what a decision rests on
 
 
@@ -249,6 +250,7 @@ def _carry_out(
     from pipelines.registry import DECISION_TAG
 
     number, reason = version.version, decision.verdict.reason
+    pictures = f"runs:/{run.run_id}/{GATE_FOLDER}/{GATE_PICTURE}"
     if not decision.verdict.passed:
         after = before.model_copy(update={"challenger": number})
     elif stage.settings.promotion == "manual":
@@ -269,6 +271,9 @@ def _carry_out(
         by=f"run {stage.run_id}",
         why=reason,
         numbers=decision.numbers,
+        pictures=f"runs:/{run.run_id}/{GATE_FOLDER}/{GATE_PICTURE}"
+        if decision.comparison
+        else None,
     )
     return reason
 
@@ -284,9 +289,9 @@ def _log(run: "TrackedRun", decision: Decision, reason: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         numbers = Path(temporary) / "comparison.json"
         numbers.write_text(decision.comparison.model_dump_json(indent=2))
-        picture = Path(temporary) / "candidate_and_champion.png"
+        picture = Path(temporary) / GATE_PICTURE
         save_png(decision.pictures, picture, display_scale(decision.pictures))
-        run.log_files([numbers, picture], GATE_FILES)
+        run.log_files([numbers, picture], GATE_FOLDER)
 
 
 def _shown(decision: Decision | None) -> dict[str, Any]:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,3 +180,30 @@ def test_network_output_is_rounded_to_pixels(value: float, pixel: int) -> None:
     pixels = to_uint8(torch.full((1, 3, 2, 4), value))
     assert pixels.shape == (1, 2, 4, 3)
     assert (pixels == pixel).all()
+
+
+TEN_THOUSAND = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from gan_core.generator import ReleasedGenerator
+generator = ReleasedGenerator.load(Path(sys.argv[1]))
+def peak_bytes():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+generator.sample(64)
+before = peak_bytes()
+images = generator.sample(10_000, seed=7)
+print(peak_bytes() - before, images.nbytes)
+"""
+
+
+def test_ten_thousand_images_take_little_more_memory_than_they_fill(
+    make_generator: MakeGenerator, tmp_path: Path
+) -> None:
+    make_generator().save(tmp_path)
+    command = [sys.executable, "-c", TEN_THOUSAND, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    grown, filled = map(int, done.stdout.split())
+    assert filled == 10_000 * 16 * 16
+    # All at once, the first feature maps alone would be 80 MB.
+    assert grown < 40_000_000

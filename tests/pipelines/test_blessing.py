@@ -11,7 +11,7 @@ from gan_core.generator import ReleasedGenerator
 from pipelines import registry
 from pipelines.blessing import Reference, bless
 from pipelines.tracking import open_run
-from tests.pipelines.test_registry import CARD, SETTINGS, release_generator
+from tests.pipelines.models import CARD, SETTINGS, release_generator
 
 LABELS = np.array([1, 0, 1], np.int64)
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from pipelines import registry, tracking
 from pipelines.cli import main
+from tests.pipelines.models import release_generator
 
 
 def invoke(*arguments: str) -> Result:
@@ -236,3 +237,45 @@ def test_a_home_that_cannot_be_made_is_one_sentence(
     place = tmp_path / "file" / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(place))
     assert_refused(invoke("run", "digits"), str(place))
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> str:
+    return str(release_generator(tmp_path / "release"))
+
+
+def test_a_sample_with_an_interpolation_holds_pngs_grid_archive_and_animation(
+    model_folder: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["sample", model_folder, "-n", "3", "--interpolation", "2", "--out", str(out)]
+    shown = json.loads(invoke(*arguments, "--json").stdout)
+    assert {path.name for path in out.iterdir()} == {
+        *("grid.png", "samples.npz", "images", "interpolation.gif")
+    }
+    assert shown["interpolation"] == str(out / "interpolation.gif")
+    assert len(list((out / "images").iterdir())) == 3
+
+
+def test_an_interpolation_that_stands_still_is_refused_before_anything_is_written(
+    model_folder: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = invoke("sample", model_folder, "--interpolation", "1", "--out", str(out))
+    assert_refused(result, "the interpolation has 1 stops, but it needs from 2 to 100")
+    assert not out.exists()
+
+
+def test_an_exported_model_tells_its_inputs_and_overwrites_nothing(
+    model_folder: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    shown = json.loads(invoke("export", model_folder, "--onnx", str(path), "--json").stdout)
+    assert shown["inputs"] == ["latents", "labels"]
+    assert shown["largest_difference"] < 1e-4
+    before = path.read_bytes()
+    assert_refused(invoke("export", model_folder, "--onnx", str(path)), "exists; name a new file")
+    assert path.read_bytes() == before
+    missing = tmp_path / "no" / "tiny.onnx"
+    assert_refused(invoke("export", model_folder, "--onnx", str(missing)), "cannot be written")
+    assert {item.name for item in tmp_path.iterdir()} >= {"tiny.onnx"}

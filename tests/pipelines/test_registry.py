@@ -7,45 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from gan_core.config import NetworkSettings, PipelineSettings
+from gan_core.config import PipelineSettings
 from gan_core.errors import FoundryError
-from gan_core.generator import GeneratorConfig, ReleasedGenerator, load_generator
-from gan_core.networks import build_generator
+from gan_core.generator import ReleasedGenerator, load_generator
 from pipelines import registry
 from pipelines.home import PROJECT
 from pipelines.model_card import model_card, without_places
 from pipelines.tracking import TrackedRun, open_run
 from tests.gan_core.evaluation_samples import make_evaluation
-
-SETTINGS = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
-CARD = "# tiny\n\nA generator of nothing.\n"
-
-
-def release_generator(folder: Path, classes: int = 2, seed: int = 0) -> Path:
-    """Write a released generator with random weights."""
-    network = NetworkSettings(
-        latent_dim=4,
-        generator_channels=(8, 4),
-        discriminator_channels=(4, 8),
-        conditional=classes > 0,
-    )
-    config = GeneratorConfig(
-        pipeline="tiny",
-        network=network,
-        height=8,
-        width=12,
-        channels=3,
-        class_names=tuple(f"class {index}" for index in range(classes)),
-        class_counts=(10,) * classes,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = build_generator(network, config.shape, config.classes)
-    folder.mkdir(parents=True)
-    ReleasedGenerator(module, config, "cpu").save(folder)
-    return folder
+from tests.pipelines.models import CARD, SETTINGS, release_generator
 
 
 @pytest.fixture

@@ -293,6 +293,7 @@ def test_a_worse_candidate_becomes_challenger_and_the_champion_stays(
     )
     assert last.numbers["difference_high"] == pytest.approx(model["difference_high"])
     assert last.by.startswith("run ")
+    assert last.pictures == f"runs:/{run.info.run_id}/gate/candidate_and_champion.png"
 
 
 def test_the_same_question_is_not_asked_twice(labelled: TinyPipeline) -> None:
