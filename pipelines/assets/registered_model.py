@@ -271,9 +271,7 @@ def _carry_out(
         by=f"run {stage.run_id}",
         why=reason,
         numbers=decision.numbers,
-        pictures=f"runs:/{run.run_id}/{GATE_FOLDER}/{GATE_PICTURE}"
-        if decision.comparison
-        else None,
+        pictures=pictures if decision.comparison else None,
     )
     return reason
 
