@@ -40,22 +40,30 @@ class Reference:
         labels: int64, shape (n,).
         seed: Of their latents.
         device: Where they were made.
+        generator: Key of the training that they came from.
     """
 
     images: np.ndarray
     labels: np.ndarray
     seed: int
     device: str
+    generator: str
 
     def save(self, path: Path) -> None:
         """Write them as `.npz`."""
-        np.savez(path, images=self.images, labels=self.labels, seed=self.seed, device=self.device)
+        np.savez(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "Reference":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as found:
-            return cls(found["images"], found["labels"], int(found["seed"]), str(found["device"]))
+            return cls(
+                images=found["images"],
+                labels=found["labels"],
+                seed=int(found["seed"]),
+                device=str(found["device"]),
+                generator=str(found["generator"]),
+            )
 
 
 def bless(uri: str, reference: Reference) -> None:

@@ -1,16 +1,18 @@
 """`gan-foundry gc`: what old runs left goes, from the disk, from Dagster's store and from MLflow.
 
 First everything that must stay is found, then the rest is planned, then it is carried out. What
-stays, for each pipeline: the newest versions, every version with an alias, the ledger's last two
-champions, and of each asset what was materialized last; with their MLflow runs, their Dagster runs
-and the folders of the stages that these made.
+stays, for each pipeline: the newest versions, every version with an alias or a veto, the ledger's
+last two champions, whatever this program did not make, and of each asset what was materialized
+last; with their MLflow runs, their Dagster runs and the folders of the stages that these made.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +22,19 @@ from urllib.parse import unquote, urlparse
 import dagster as dg
 import filelock
 
+from gan_core.errors import FoundryError
 from pipelines import home, ledger, registry, tracking
 from pipelines.instance import open_quiet_instance
 from pipelines.pipeline_files import pipeline_files
 from pipelines.registry import RegisteredVersion
+from pipelines.run import end_dead_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 CHAMPIONS_KEPT = 2
+PENDING_FILE = "gc_pending.json"  # what was deleted in MLflow and has its files still
 MOST_RUNS = 10_000  # of an asset; older ones wait for the next time
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -94,54 +99,53 @@ def collect(keep: int, *, dry_run: bool) -> Collection:
         FoundryError: MLflow or Dagster's store cannot be used.
     """
     with tracking.tracking_errors(), open_quiet_instance() as instance:
+        end_dead_runs(instance)
         client = registry.connect_for_reading()
-        known = registry.models(client) if client else []
         store = home.store_folder()
         stored = [path.name for path in store.iterdir() if path.is_dir()] if store.exists() else []
-        runs = _dagster_runs(instance)
         plans = []
-        for pipeline in sorted({*known, *stored, *pipeline_files()}):
+        for pipeline in sorted({*stored, *pipeline_files()}):
             with registry.changing(pipeline):
-                records = runs.get(pipeline, [])
-                if any(run.status in UNFINISHED for run in records):
-                    found = Plan(pipeline, "a run is under way; call gc again when it has ended")
-                else:
-                    registered = pipeline in known
-                    found = _plan(client, instance, pipeline, keep, records, registered=registered)
-                if not dry_run and found.busy is None:
-                    _carry_out(client, instance, found)
+                found = _plan(client, instance, pipeline, keep)
                 plans.append(found)
-        left = _purge(client, plans) if client is not None and not dry_run else None
+                if dry_run or found.busy:
+                    continue
+                if client is not None and pipeline in registry.models(client):
+                    ledger.settle(client, pipeline)
+                _carry_out(client, instance, found)
+        left = _purge(client) if client is not None and not dry_run else None
     return Collection(tuple(plans), left)
 
 
 def kept_versions(
     client: "MlflowClient", model: str, versions: list[RegisteredVersion], keep: int
 ) -> set[int]:
-    """The newest, those with an alias, and the ledger's last champions."""
+    """The newest, those with an alias, the ledger's last champions, and what is not ours to judge.
+
+    A vetoed version stays: it is what keeps the same weights from coming back.
+    """
     moves = reversed(ledger.read_moves(client, model))
     champions = dict.fromkeys(move.after.champion for move in moves if move.after.champion)
     return {
         *(version.version for version in versions[:keep]),
         *(version.version for version in versions if version.aliases),
+        *(version.version for version in versions if registry.VETOED_TAG in version.tags),
+        *(version.version for version in versions if registry.WEIGHTS_TAG not in version.tags),
         *list(champions)[:CHAMPIONS_KEPT],
     }
 
 
 def _plan(
-    client: "MlflowClient | None",
-    instance: dg.DagsterInstance,
-    pipeline: str,
-    keep: int,
-    records: list[dg.DagsterRun],
-    *,
-    registered: bool,
+    client: "MlflowClient | None", instance: dg.DagsterInstance, pipeline: str, keep: int
 ) -> Plan:
     plan = Plan(pipeline)
+    records = _dagster_runs(instance, pipeline)
+    if any(run.status in UNFINISHED for run in records):
+        plan.busy = "a run is under way; call gc again when it has ended"
+        return plan
     versions: list[RegisteredVersion] = []
     kept: set[int] = set()
-    if client is not None and registered:
-        ledger.settle(client, pipeline)
+    if client is not None and pipeline in registry.models(client):
         versions = registry.versions(client, pipeline)
         kept = kept_versions(client, pipeline, versions, keep)
     staying = [version for version in versions if version.version in kept]
@@ -152,7 +156,10 @@ def _plan(
         event.run_id for event in latest
     }
     kept_runs = [run for index, run in enumerate(records) if index < keep or run.run_id in wanted]
-    plan.dagster_runs = [run.run_id for run in records if run not in kept_runs]
+    shared = {run.run_id for run in records if _pipelines_of(instance, run) != {pipeline}}
+    plan.dagster_runs = [
+        run.run_id for run in records if run not in kept_runs and run.run_id not in shared
+    ]
 
     folders = {version.tags.get("generator_key") for version in staying}
     for run in kept_runs:
@@ -180,27 +187,44 @@ def _plan_mlflow(
         return
     needed = {version.run_id for version in staying}
     runs = _mlflow_runs(client, experiment.experiment_id)
+    ours = [run for run in runs if tracking.KEY_TAG in run.data.tags]
     plan.mlflow_runs = [
         run.info.run_id
-        for index, run in enumerate(runs)
+        for index, run in enumerate(ours)
         if index >= keep
         and run.info.run_id not in needed
-        and run.data.tags.get(tracking.KEY_TAG) not in generator_keys
+        and run.data.tags[tracking.KEY_TAG] not in generator_keys
         and run.info.status != "RUNNING"
     ]
-    sources = [version.source for version in staying]
+    run_ids = {run.info.run_id for run in ours}
+    served = _served_files(client, plan)
     plan.logged_models = [
         model.model_id
         for model in _logged_models(client, experiment.experiment_id)
-        if not any(model.model_id in source for source in sources)
+        if model.source_run_id in run_ids
+        and not any(model.artifact_location.rstrip("/") in place for place in served)
+    ]
+
+
+def _served_files(client: "MlflowClient", plan: Plan) -> list[str]:
+    """Where the files lie of every version that stays, of whatever model: one may be a copy."""
+    return [
+        client.get_model_version_download_uri(model, str(version.version))
+        for model in registry.models(client)
+        for version in registry.versions(client, model)
+        if model != plan.pipeline or version.version not in plan.versions
     ]
 
 
 def _carry_out(client: "MlflowClient | None", instance: dg.DagsterInstance, plan: Plan) -> None:
     """Versions first, then what they are made of: cut off, it leaves no version without files."""
+    if any(run.status in UNFINISHED for run in _dagster_runs(instance, plan.pipeline)):
+        plan.busy = "a run has begun meanwhile; call gc again when it has ended"
+        return
     if client is not None:
         for version in plan.versions:
             client.delete_model_version(plan.pipeline, str(version))
+        _write_pending(plan.mlflow_runs, plan.logged_models)
         for model in plan.logged_models:
             client.delete_logged_model(model)
         for run in plan.mlflow_runs:
@@ -211,32 +235,49 @@ def _carry_out(client: "MlflowClient | None", instance: dg.DagsterInstance, plan
         instance.delete_run(run)
 
 
-def _purge(client: "MlflowClient", plans: list[Plan]) -> str | None:
-    """Have MLflow remove the files of what was deleted; returns why not, if it does not."""
-    from mlflow.entities import ViewType
+def _write_pending(runs: list[str], models: list[str]) -> None:
+    """Note what was deleted in MLflow and has its files still, beside what was noted before."""
+    before = _read_pending()
+    noted = {
+        "runs": sorted({*before["runs"], *runs}),
+        "models": sorted({*before["models"], *models}),
+    }
+    partial = (home.home() / PENDING_FILE).with_suffix(".partial")
+    partial.write_text(json.dumps(noted))
+    partial.replace(home.home() / PENDING_FILE)
 
-    runs = [run for plan in plans if plan.busy is None for run in plan.mlflow_runs]
-    models = [model for plan in plans if plan.busy is None for model in plan.logged_models]
-    if not (runs or models):
+
+def _read_pending() -> dict[str, list[str]]:
+    path = home.home() / PENDING_FILE
+    return json.loads(path.read_text()) if path.exists() else {"runs": [], "models": []}
+
+
+def _purge(client: "MlflowClient") -> str | None:
+    """Have MLflow remove the files of what was deleted; returns why not, if it does not."""
+    pending = _read_pending()
+    if not (pending["runs"] or pending["models"]):
         return None
-    command = f"mlflow gc --backend-store-uri {home.tracking_uri()}"
     if home.tracking_uri() != home.local_tracking_uri():
+        (home.home() / PENDING_FILE).unlink()
         return "their files are on MLflow's server; call `mlflow gc` there"
-    # It takes what it is told, and beside that whole experiments, and runs if it is told none.
-    others = [found.name for found in client.search_experiments(view_type=ViewType.DELETED_ONLY)]
-    if not runs:
-        experiments = [found.experiment_id for found in client.search_experiments()]
-        deleted = client.search_runs(experiments, run_view_type=ViewType.DELETED_ONLY)
-        others += [run.info.run_id for run in deleted]
-    if others:
-        return (
-            "their files stay in MLflow, because its collector would also remove what somebody "
-            f"else deleted ({', '.join(others)}); restore that, or call `{command}`"
-        )
-    options = [("--run-ids", runs), ("--logged-model-ids", models)]
-    told = [text for option, found in options if found for text in (option, ",".join(found))]
+    # Of each kind that its collector is not told, it takes all that anybody ever deleted. So it is
+    # told of each kind something: an experiment, a run and a model that were made to be deleted.
+    experiment = client.create_experiment(f"gan-foundry gc {uuid.uuid4()}")
+    run = client.create_run(experiment).info.run_id
+    model = client.create_logged_model(experiment, name="nothing").model_id
+    client.delete_logged_model(model)
+    client.delete_run(run)
+    client.delete_experiment(experiment)
+    options = {
+        "--run-ids": [run, *pending["runs"]],
+        "--logged-model-ids": [model, *pending["models"]],
+        "--experiment-ids": [experiment],
+        "--backend-store-uri": [home.tracking_uri()],
+        "--tracking-uri": [home.tracking_uri()],
+    }
+    told = [text for option, found in options.items() for text in (option, ",".join(found))]
     done = subprocess.run(
-        [sys.executable, "-m", *command.split(), *told],
+        [sys.executable, "-m", "mlflow", "gc", *told],
         env={**os.environ, "MLFLOW_TRACKING_URI": home.tracking_uri()},
         capture_output=True,
         text=True,
@@ -244,23 +285,37 @@ def _purge(client: "MlflowClient", plans: list[Plan]) -> str | None:
     )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return f"their files stay in MLflow, because its collector failed ({last}): `{command}`"
+        return f"their files stay in MLflow until the next gc, because its collector failed: {last}"
+    (home.home() / PENDING_FILE).unlink()
     return None
 
 
-def _dagster_runs(instance: dg.DagsterInstance) -> dict[str, list[dg.DagsterRun]]:
-    """Runs of each pipeline alone, newest first."""
-    pipelines: dict[str, set[str]] = {}
-    for key in instance.get_asset_keys():
-        for record in instance.fetch_materializations(key, limit=MOST_RUNS).records:
-            pipelines.setdefault(record.run_id, set()).add(key.path[0])
-    found: dict[str, list[dg.DagsterRun]] = {}
-    for run in instance.get_runs():
-        of = pipelines.get(run.run_id, set()) | {key.path[0] for key in run.asset_selection or ()}
-        of = of or {run.job_name.removesuffix("_aliases")}
-        if len(of) == 1:
-            found.setdefault(of.pop(), []).append(run)
-    return found
+def _dagster_runs(instance: dg.DagsterInstance, pipeline: str) -> list[dg.DagsterRun]:
+    """Runs that touch a pipeline, newest first."""
+    keys = [key for key in instance.get_asset_keys() if key.path[0] == pipeline]
+    touching = {
+        record.run_id
+        for key in keys
+        for record in instance.fetch_materializations(key, limit=MOST_RUNS).records
+    }
+    return [
+        run for run in instance.get_runs() if run.run_id in touching or pipeline in _selected(run)
+    ]
+
+
+def _selected(run: dg.DagsterRun) -> set[str]:
+    """The pipelines that a run was asked for."""
+    chosen = {key.path[0] for key in run.asset_selection or ()}
+    return chosen or {run.job_name.removesuffix("_aliases")}
+
+
+def _pipelines_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
+    """The pipelines that a run touched."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    events = instance.all_logs(run.run_id, of_type=kind)
+    found = (event.asset_materialization for event in events)
+    made = {materialization.asset_key.path[0] for materialization in found if materialization}
+    return made | {key.path[0] for key in run.asset_selection or ()} or _selected(run)
 
 
 def _latest_materializations(instance: dg.DagsterInstance, pipeline: str) -> list[dg.EventLogEntry]:
@@ -301,8 +356,13 @@ def _remove(folder: Path) -> None:
     lock = folder.with_name(folder.name.removesuffix(".partial") + ".lock")
     with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock, timeout=0):
         going = folder.with_name(f"{folder.name}.removed")
-        folder.rename(going)
-        shutil.rmtree(going)
+        try:
+            folder.rename(going)
+            shutil.rmtree(going)
+        except OSError as error:
+            raise FoundryError(
+                f"{folder} cannot be removed ({error.strerror}); remove it, and call gc again."
+            ) from error
 
 
 def _artifact_folders(client: "MlflowClient | None", plan: Plan) -> Iterator[Path]:

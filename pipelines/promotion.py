@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gan_core.errors import FoundryError
 from pipelines import ledger, registry, tracking
 from pipelines.ledger import Aliases, Move
-from pipelines.registry import BLESSED_TAG, VETOED_TAG
+from pipelines.registry import BLESSED_TAG, VETOED_TAG, RegisteredVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,11 +42,7 @@ def promote(model: str, version: int, why: str, by: str | None = None) -> Move:
         found = registry.get_version(client, model, version)
         if before.champion == version:
             raise FoundryError(f"{found.name} is the champion already.")
-        if BLESSED_TAG not in found.tags:
-            raise FoundryError(
-                f"{found.name} was never shown to load without this project; materialize "
-                f"{model}/registered_model, which tries what it registers."
-            )
+        _require_blessing(found)
         if VETOED_TAG in found.tags:
             client.delete_model_version_tag(model, str(version), VETOED_TAG)
         after = after_promotion(before, version)
@@ -98,6 +94,7 @@ def rollback(model: str, why: str, by: str | None = None) -> Move:
                 f"{model} has no previous champion to go back to; `gan-foundry promote {model} "
                 "VERSION` chooses another."
             )
+        _require_blessing(registry.get_version(client, model, before.previous))
         client.set_model_version_tag(model, str(before.champion), VETOED_TAG, why)
         after = Aliases(
             champion=before.previous,
@@ -109,13 +106,28 @@ def rollback(model: str, why: str, by: str | None = None) -> Move:
         )
 
 
+def _require_blessing(version: RegisteredVersion) -> None:
+    if BLESSED_TAG not in version.tags:
+        raise FoundryError(
+            f"{version.name} was never shown to load without this project; materialize "
+            f"{version.model}/registered_model, which tries what it registers."
+        )
+
+
 def _champion_before(client: "MlflowClient", model: str, aliases: Aliases) -> int | None:
-    """Whom the previous champion followed, if that version is there still."""
-    there = {version.version for version in registry.versions(client, model)}
+    """Whom the previous champion followed: the nearest that is there still and not vetoed."""
+    usable = {
+        version.version
+        for version in registry.versions(client, model)
+        if VETOED_TAG not in version.tags
+    }
+    wanted = aliases.previous
     for move in reversed(ledger.read_moves(client, model)):
-        if move.after.champion == aliases.previous:
-            followed = move.after.previous
-            return followed if followed in there and followed != aliases.champion else None
+        if move.after.champion != wanted:
+            continue
+        wanted = move.after.previous
+        if wanted is None or wanted in usable:
+            return wanted
     return None
 
 

@@ -189,7 +189,7 @@ def carried_package(parent: Path) -> Path:
 def changing(model: str) -> Iterator[None]:
     """Hold a model alone on this machine, so that comparing and moving an alias are one act."""
     folder = home.home() / "locks"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / f"{model}.registration"):
         yield
 

@@ -13,10 +13,12 @@ from typing import Any
 import filelock
 
 from gan_core.config import PipelineSettings, apply_overrides
+from gan_core.device import choose_device
 from gan_core.errors import FoundryError
 from pipelines import home, registry, tracking
 from pipelines.device_lock import device_to_oneself
 from pipelines.machine import describe_machine
+from pipelines.pipeline_files import load_pipeline, pipeline_files
 from pipelines.registry import RegisteredVersion
 from pipelines.run import PipelineRun, materialize
 
@@ -144,22 +146,22 @@ def _recorded_settings(version: RegisteredVersion, images: Path | None) -> Pipel
     file = f"{version.uri}/{REGISTERED_FOLDER}/{registry.SETTINGS_FILE}"
     text = Path(mlflow.artifacts.download_artifacts(file)).read_text()
     settings = PipelineSettings.model_validate_json(text)
-    if settings.data.path is None:
-        return settings
-    place = images or _own_images(version.model)
-    if place is None:
-        raise FoundryError(
-            f"{version.name} was trained on images in a folder {settings.data.path!r}; say where "
-            "they are with --images."
-        )
-    return apply_overrides(settings, {"data.path": str(place.expanduser().resolve())}, "--images")
-
-
-def _own_images(pipeline: str) -> Path | None:
-    from pipelines.pipeline_files import load_pipeline, pipeline_files
-
-    path = load_pipeline(pipeline).data.path if pipeline in pipeline_files() else None
-    return Path(path) if path else None
+    here = load_pipeline(version.model) if version.model in pipeline_files() else None
+    found: dict[str, Any] = {}
+    if settings.training.device == "cuda" and choose_device("auto") == "cpu":
+        found["training.device"] = "cpu"  # then the distance judges
+    if settings.feature_network.weights is not None:
+        found["feature_network.weights"] = here and here.feature_network.weights
+    if settings.data.path is not None:
+        own = here.data.path if here else None
+        place = images or (Path(own) if own else None)
+        if place is None:
+            raise FoundryError(
+                f"{version.name} was trained on images in a folder {settings.data.path!r}; say "
+                "where they are with --images."
+            )
+        found["data.path"] = str(place.expanduser().resolve())
+    return apply_overrides(settings, found, "reproduce")
 
 
 def _train_again(version: RegisteredVersion, settings: PipelineSettings) -> PipelineRun:

@@ -35,6 +35,7 @@ CHECKS = {
 def _work(stage: StageContext) -> StageResult:
     import numpy as np
 
+    from gan_core.evaluation.card import library_versions
     from gan_core.evaluation.page import PAGE_FILE, write_page
     from gan_core.evaluation.pictures import beside_real
     from gan_core.evaluation.report import EVALUATION_FILE, Evaluation
@@ -49,7 +50,8 @@ def _work(stage: StageContext) -> StageResult:
     run = tracked_run(stage, training)
     settings = stage.settings.evaluation
     device = choose_device(stage.settings.training.device)
-    path = stage.path(training.name, image_folder.name, network_folder.name, settings)
+    made_of = (training.name, image_folder.name, network_folder.name, settings, library_versions())
+    path = stage.path(*made_of)
     with open_stage(path) as folder:
         if folder.working:
             evaluator = open_evaluator(
@@ -64,6 +66,7 @@ def _work(stage: StageContext) -> StageResult:
                 evaluator.labels[:REFERENCE_COUNT],
                 settings.seed,
                 device,
+                training.name,
             ).save(folder.working / REFERENCE_FILE)
             write_page(
                 folder.working,

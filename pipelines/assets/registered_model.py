@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from gan_core.config import apply_overrides, fingerprint
+from gan_core.config import PipelineSettings, fingerprint
 from gan_core.device import choose_device
+from gan_core.errors import FoundryError
 from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER, TrainingJob
 from gan_core.training.journal import read_journal
 from pipelines.assets.evaluation import REFERENCE_FILE
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
 
+    from gan_core.data.image_set import ImageSet
     from gan_core.evaluation.comparison import Comparison
     from gan_core.evaluation.report import Evaluation
+    from gan_core.generator import GeneratorConfig
+    from pipelines.blessing import Reference
     from pipelines.ledger import Aliases
     from pipelines.registry import RegisteredVersion
     from pipelines.tracking import TrackedRun
@@ -69,10 +73,17 @@ def _work(stage: StageContext) -> StageResult:
     from gan_core.evaluation.report import Evaluation
     from gan_core.generator import WEIGHTS_FILE
     from pipelines import ledger, registry
+    from pipelines.blessing import Reference
     from pipelines.tracking import tracking_errors
 
     training, evaluation_folder = stage.upstream("generator"), stage.upstream("evaluation")
     evaluation = Evaluation.read(evaluation_folder)
+    reference = Reference.load(evaluation_folder / REFERENCE_FILE)
+    if reference.generator != training.name:
+        raise FoundryError(
+            f"the latest {stage.pipeline}/evaluation is of another generator than the latest "
+            f"{stage.pipeline}/generator; materialize {stage.pipeline}/evaluation again."
+        )
     weights = file_sha256(training / RELEASE_FOLDER / WEIGHTS_FILE)
     run = tracked_run(stage, training)
     model = stage.pipeline
@@ -80,7 +91,7 @@ def _work(stage: StageContext) -> StageResult:
         known = registry.find_version(run.client, model, weights)
         version = known or _register(stage, run, evaluation, weights)
         if registry.BLESSED_TAG not in version.tags:
-            _bless(run.client, version, evaluation_folder)
+            _bless(run.client, version, reference)
         before = ledger.settle(run.client, model)
         basis = _basis(stage, before, evaluation_folder)
         decision = None
@@ -125,9 +136,7 @@ def _register(
 
     image_folder, training = stage.upstream("training_images"), stage.upstream("generator")
     images, job = open_image_set(image_folder), TrainingJob.read(training)
-    # What the settings left to this machine was chosen when the job was made.
-    chosen = {f"training.{name}": getattr(job, name) for name in ("device", "precision", "threads")}
-    settings = apply_overrides(without_places(stage.settings), chosen, "the job")
+    settings = without_places(as_trained(stage.settings, job))
     low, high = evaluation.gate.metrics["frechet_distance"].interval
     tags = {
         registry.WEIGHTS_TAG: weights,
@@ -137,7 +146,7 @@ def _register(
         registry.CARD_TAG: evaluation.card.line,
         registry.DATA_TAG: images.sha256,
         registry.MACHINE_TAG: describe_machine(job.device),
-        registry.BUDGETS_TAG: " ".join(f"{kimg:g}" for kimg in budgets(training)),
+        registry.BUDGETS_TAG: " ".join(map(repr, budgets(training))),
         "generator_key": training.name,
         "dagster.run_id": stage.run_id,
     }
@@ -152,6 +161,13 @@ def _register(
     return registry.get_version(run.client, stage.pipeline, number)
 
 
+def as_trained(settings: PipelineSettings, job: TrainingJob) -> PipelineSettings:
+    """The settings with what the job trained: those of this run may be others."""
+    chosen = {"device": job.device, "precision": job.precision, "threads": job.threads}
+    training = job.training.model_copy(update=chosen)
+    return settings.model_copy(update={"network": job.network, "training": training})
+
+
 def budgets(training: Path) -> list[float]:
     """The budgets of a training in kimg: more than one where it was raised and continued."""
     rows = (row for _, row in read_journal(training / JOURNAL_FILE))
@@ -159,12 +175,12 @@ def budgets(training: Path) -> list[float]:
     return [total for total, _ in itertools.groupby(totals)]
 
 
-def _bless(client: "MlflowClient", version: "RegisteredVersion", evaluation_folder: Path) -> None:
+def _bless(client: "MlflowClient", version: "RegisteredVersion", reference: "Reference") -> None:
     """Try a version in a fresh process; without that it gets no alias."""
-    from pipelines.blessing import Reference, bless
+    from pipelines.blessing import bless
     from pipelines.registry import BLESSED_TAG
 
-    bless(version.uri, Reference.load(evaluation_folder / REFERENCE_FILE))
+    bless(version.uri, reference)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     client.set_model_version_tag(version.model, str(version.version), BLESSED_TAG, now)
 
@@ -205,10 +221,9 @@ def _decide(
     from gan_core.generator import ReleasedGenerator, load_generator
     from pipelines.evaluator import open_evaluator
 
-    if refusal := refused_alone(evaluation, stage.settings):
-        return Decision(Verdict(False, refusal))
+    refusal = refused_alone(evaluation, stage.settings)
     if aliases.champion is None:
-        return Decision(Verdict(True, "there is no champion yet"))
+        return Decision(Verdict(refusal is None, refusal or "there is no champion yet"))
     device = choose_device(stage.settings.training.device)
     evaluator = open_evaluator(
         stage.pipeline,
@@ -219,22 +234,26 @@ def _decide(
     )
     champion = load_generator(f"models:/{stage.pipeline}/{aliases.champion}", device)
     name = f"champion version {aliases.champion}"
-    if champion.config.shape != evaluator.images.shape or champion.config.classes not in (
-        0,
-        evaluator.images.classes,
-    ):
-        return Decision(
-            Verdict(True, f"{name} makes images of another shape or other classes: no comparison")
+    if not comparable(champion.config, evaluator.images):
+        incomparable = (
+            f"{name} makes images of another shape or other classes, so that only a person can "
+            "say which is better (gan-foundry promote)"
         )
+        return Decision(Verdict(False, refusal or incomparable))
     candidate = ReleasedGenerator.load(release, device)
     comparison, own, other = compare_generators(evaluator, candidate, champion)
     require_same_cards(evaluation.card, comparison.card)
     labels = evaluator.labels if candidate.config.classes else None
-    return Decision(
-        compare(comparison, name, stage.settings.gate.tolerance),
-        comparison,
-        side_by_side(own, other, labels),
-    )
+    verdict = compare(comparison, name, stage.settings.gate.tolerance)
+    if refusal is not None:
+        verdict = Verdict(False, f"{refusal}; {verdict.reason}")
+    return Decision(verdict, comparison, side_by_side(own, other, labels))
+
+
+def comparable(champion: "GeneratorConfig", images: "ImageSet") -> bool:
+    """Whether a champion makes images like these: of their shape, and of their classes or none."""
+    classes = champion.class_names if champion.classes else images.class_names
+    return champion.shape == images.shape and classes == images.class_names
 
 
 def _carry_out(

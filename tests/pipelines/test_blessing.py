@@ -24,7 +24,7 @@ def reference(mlflow_home: Path, tmp_path: Path) -> Reference:
         "tiny", release, open_run("tiny", SETTINGS, "key1", {}), CARD, "{}", {}
     )
     images = ReleasedGenerator.load(release).sample(3, seed=7, labels=LABELS)
-    return Reference(images, LABELS, 7, "cpu")
+    return Reference(images, LABELS, 7, "cpu", "key1")
 
 
 def test_a_version_that_makes_its_images_elsewhere_is_blessed(

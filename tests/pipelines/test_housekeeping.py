@@ -10,6 +10,7 @@ import filelock
 import pytest
 from click.testing import CliRunner
 from mlflow.entities import ViewType
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from gan_core.generator import load_generator
 from pipelines import housekeeping, ledger, promotion, registry, tracking
@@ -79,21 +80,21 @@ def test_a_dry_run_says_what_would_go_and_takes_nothing(home: Path) -> None:
 
 def test_a_run_under_way_keeps_gc_from_its_pipeline(home: Path) -> None:
     with open_quiet_instance() as instance:
-        job = dg.define_asset_job("stripes")
-        key = dg.AssetKey(["stripes", "generator"])
-        assets = [dg.AssetSpec(key)]
-        run = instance.create_run_for_job(
-            dg.Definitions(assets=assets, jobs=[job]).resolve_job_def("stripes")
-            if False
-            else dg.job(name="stripes")(lambda: None),
-            status=dg.DagsterRunStatus.STARTED,
-        )
-        (plan,) = (
-            found for found in collect(1, dry_run=False).plans if found.pipeline == "stripes"
-        )
+        job = dg.job(name="stripes")(lambda: None)
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        plan = plan_of_stripes(collect(1, dry_run=False))
         instance.delete_run(run.run_id)
     assert plan.busy == "a run is under way; call gc again when it has ended"
     assert len(registry.versions(tracking.connect(), "stripes")) == 5
+
+
+def test_files_that_a_copy_in_another_model_serves_stay(home: Path) -> None:
+    client = tracking.connect()
+    client.copy_model_version("models:/stripes/2", "production")
+    plan = plan_of_stripes(collect(1, dry_run=True))
+    assert plan.versions == [4, 3, 2]
+    assert len(plan.logged_models) == 2
+    client.delete_registered_model("production")
 
 
 def test_gc_leaves_what_aliases_and_the_newest_need_and_nothing_else(home: Path) -> None:
@@ -147,8 +148,15 @@ def test_the_ledgers_last_two_champions_stay_without_an_alias(mlflow_home: Path)
         promotion.promote(MODEL, version, "better")
     promotion.rollback(MODEL, "blurred")  # 2 is champion, 1 previous, 3 has no alias
     promotion.veto(MODEL, 1, "old")
+    for version in range(1, 7):
+        client.set_model_version_tag(MODEL, str(version), registry.WEIGHTS_TAG, f"w{version}")
+    client.delete_model_version_tag(MODEL, "1", registry.VETOED_TAG)
     versions = registry.versions(client, MODEL)
     assert kept_versions(client, MODEL, versions, 1) == {6, 2, 3}
+    # What was vetoed stays too, or the same weights would come back as new ones.
+    promotion.veto(MODEL, 4, "blurred")
+    versions = registry.versions(client, MODEL)
+    assert kept_versions(client, MODEL, versions, 1) == {6, 2, 3, 4}
     assert ledger.current_aliases(client, MODEL).champion == 2
 
 
@@ -162,19 +170,61 @@ def test_work_that_is_locked_stays(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_what_somebody_else_threw_away_in_mlflow_is_not_purged(
-    mlflow_home: Path, tmp_path: Path
+def test_what_somebody_else_made_or_threw_away_stays(mlflow_home: Path) -> None:
+    client = tracking.connect()
+    thrown_away = client.create_experiment("precious")
+    client.delete_experiment(thrown_away)
+    theirs = client.create_experiment("theirs")
+    other_model = client.create_logged_model(theirs, name="theirs").model_id
+    client.delete_logged_model(other_model)
+    register_versions(3)  # of a model that is no pipeline
+    experiment = client.create_experiment("digits")
+    foreign = client.create_run(experiment).info.run_id
+    for number in range(3):
+        key = {tracking.KEY_TAG: f"key{number}"}
+        client.set_terminated(client.create_run(experiment, tags=key).info.run_id)
+    found = collect(1, dry_run=False)
+    assert found.left is None
+    assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 2
+    assert client.get_run(foreign).info.lifecycle_stage == "active"
+    assert client.get_experiment(thrown_away).lifecycle_stage == "deleted"
+    store = SqlAlchemyStore(tracking.home.tracking_uri(), mlflow_home.as_uri())
+    assert store.get_logged_model(other_model, allow_deleted=True).model_id == other_model
+    assert len(registry.versions(client, MODEL)) == 3
+    # Nor does anything of the collector's own stay.
+    names = {found.name for found in client.search_experiments(view_type=ViewType.ALL)}
+    assert names == {"Default", "precious", "theirs", "digits"}
+
+
+def test_a_collection_that_was_cut_off_is_finished_by_the_next(
+    mlflow_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = tracking.connect()
-    other = client.create_experiment("precious")
-    client.delete_experiment(other)
-    mine = client.create_experiment("digits")
-    for _ in range(2):
-        client.set_terminated(client.create_run(mine).info.run_id)
-    found = collect(1, dry_run=False)
-    assert found.left is not None
-    assert "what somebody else deleted (precious); restore that, or call `mlflow gc" in found.left
-    assert client.get_experiment(other).lifecycle_stage == "deleted"
+    experiment = client.create_experiment("digits")
+    for number in range(2):
+        key = {tracking.KEY_TAG: f"key{number}"}
+        client.set_terminated(client.create_run(experiment, tags=key).info.run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(housekeeping.sys, "executable", "/bin/false")
+        left = collect(1, dry_run=False).left
+    assert left is not None
+    assert left.startswith("their files stay in MLflow until the next gc")
+    assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 2
+    assert collect(1, dry_run=False).left is None
+    assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 1
+
+
+def test_a_run_of_two_pipelines_keeps_gc_from_both(own_home: Path) -> None:
+    keys = [dg.AssetKey([name, "generator"]) for name in ("digits", "mnist")]
+    assets = [dg.asset(key=key)(lambda: None) for key in keys]
+    job = dg.define_asset_job("everything")
+    everything = dg.Definitions(assets=assets, jobs=[job]).resolve_job_def("everything")
+    with open_quiet_instance() as instance:
+        instance.create_run_for_job(
+            everything, status=dg.DagsterRunStatus.STARTED, asset_selection=frozenset(keys)
+        )
+    plans = collect(1, dry_run=False).plans
+    assert {plan.pipeline for plan in plans if plan.busy} == {"digits", "mnist"}
 
 
 def test_an_empty_home_has_nothing_to_remove(own_home: Path) -> None:

@@ -17,7 +17,7 @@ from pipelines.alias_job import build_alias_job
 from pipelines.cli import main
 from pipelines.home import PROJECT
 from pipelines.ledger import Aliases
-from pipelines.registry import VETOED_TAG
+from pipelines.registry import BLESSED_TAG, VETOED_TAG
 from tests.pipelines.models import MODEL, register_versions
 
 pytestmark = pytest.mark.usefixtures("mlflow_home")
@@ -68,6 +68,25 @@ def test_rolling_back_does_not_lead_to_a_version_that_is_gone(client: MlflowClie
     client.delete_model_version(MODEL, "1")
     promotion.rollback(MODEL, "blurred")
     assert aliases(client) == Aliases(champion=2)
+
+
+def test_rolling_back_leads_past_a_vetoed_version(client: MlflowClient) -> None:
+    promote_all(1, 2, 3, 4)
+    promotion.veto(MODEL, 2, "a class is missing")
+    promotion.rollback(MODEL, "blurred")
+    assert aliases(client) == Aliases(champion=3, previous=1)
+    promotion.rollback(MODEL, "blurred")
+    assert aliases(client) == Aliases(champion=1)
+
+
+def test_rolling_back_to_a_version_that_was_never_shown_to_load_is_refused(
+    client: MlflowClient,
+) -> None:
+    promote_all(1, 2)
+    client.delete_model_version_tag(MODEL, "1", BLESSED_TAG)
+    with pytest.raises(FoundryError, match=r"tiny version 1 was never shown to load"):
+        promotion.rollback(MODEL, "blurred")
+    assert aliases(client) == Aliases(champion=2, previous=1)
 
 
 def test_a_veto_takes_the_alias_and_promoting_lifts_it(client: MlflowClient) -> None:

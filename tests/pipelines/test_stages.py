@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from mlflow import MlflowClient
+from mlflow import MlflowClient, artifacts
 
-from gan_core.generator import ReleasedGenerator
+from gan_core.generator import REGISTERED_FOLDER, ReleasedGenerator
 from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER
 from gan_core.training.journal import read_journal
 from pipelines import ledger, promotion, registry, tracking
@@ -323,6 +324,38 @@ def test_a_vetoed_version_is_never_promoted_by_the_gate(fresh: TinyPipeline) -> 
     assert (shown["alias"], shown["decision"]) == ("none", "none: it was vetoed: blurred")
 
 
+def test_a_champion_of_another_shape_is_replaced_by_a_person_alone(fresh: TinyPipeline) -> None:
+    fresh.run()
+    other = {"data__resolution": 16, "network__generator_channels": [8, 4]}
+    shown = metadata(fresh.run(**other))["registered_model"]
+    assert shown["alias"] == "challenger"
+    assert "champion version 1 makes images of another shape or other classes" in shown["decision"]
+    assert ledger.current_aliases(tracking.connect(), "stripes").champion == 1
+
+
+def test_an_evaluation_of_another_generator_registers_nothing(fresh: TinyPipeline) -> None:
+    fresh.run()
+    fresh.run("generator", training__seed=1)
+    assert failure(fresh.run("registered_model")) == (
+        "the latest stripes/evaluation is of another generator than the latest stripes/generator; "
+        "materialize stripes/evaluation again."
+    )
+    assert len(registry.versions(tracking.connect(), "stripes")) == 1
+
+
+def test_what_is_recorded_is_what_was_trained(fresh: TinyPipeline) -> None:
+    values = {"training__seed": 3, "training__discriminator_learning_rate": 0.003}
+    fresh.run("raw_images", "training_images", "feature_network", "generator", **values)
+    fresh.run("evaluation", "samples")
+    shown = metadata(fresh.run("registered_model"))["registered_model"]
+    folder = artifacts.download_artifacts(f"models:/stripes/{shown['version']}")
+    text = (Path(folder) / REGISTERED_FOLDER / registry.SETTINGS_FILE).read_text()
+    training = json.loads(text)["training"]
+    assert (training["seed"], training["discriminator_learning_rate"]) == (3, 0.003)
+    assert training["device"] == "cpu"
+    assert isinstance(training["threads"], int)
+
+
 def test_a_version_that_does_not_load_elsewhere_gets_no_alias(
     fresh: TinyPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,6 +432,9 @@ def test_a_failed_check_is_read_again_when_only_the_registration_is_run(
     shown = metadata(again)["registered_model"]
     assert shown["alias"] == "challenger"
     assert "collapse failed: recall ratio is" in shown["decision"]
+    # It is compared all the same.
+    assert "of champion version 1 (difference" in shown["decision"]
+    assert "candidate_and_champion" in shown
 
 
 def test_images_without_classes_pass_the_whole_chain(unlabelled_run: Run) -> None:
