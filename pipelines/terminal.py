@@ -131,7 +131,7 @@ def print_result(console: Console, summary: dict[str, Any]) -> None:
 def versions_table(models: list[dict[str, Any]]) -> Table:
     """Registered models and their versions."""
     names = ("model", "version", "aliases", "Fréchet distance", "floor", "age")
-    table = Table(*(Column(name, no_wrap=True) for name in names), "decision")
+    table = Table(*(Column(name, no_wrap=True) for name in names), "vetoed")
     for model in models:
         for entry in model["versions"]:
             distance, floor = entry["frechet_distance"], entry["floor"]
@@ -144,7 +144,7 @@ def versions_table(models: list[dict[str, Any]]) -> Table:
                 + ("" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"),
                 "" if floor is None else f"{floor:.2f}",
                 age(datetime.datetime.fromisoformat(entry["created"])),
-                f"vetoed: {entry['vetoed']}" if entry["vetoed"] else entry["decision"] or "",
+                entry["vetoed"] or "",
             )
     return table
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 GATE_FOLDER = "gate"  # of the comparison among the run's artifacts in MLflow
 GATE_PICTURE = "candidate_and_champion.png"
+PICTURE_PIXELS = 1000
 DECIDED_TAG = "gan_foundry.decided_on"  # fingerprint of what a decision rests on
 
 
@@ -307,7 +308,7 @@ def _log(run: "TrackedRun", decision: Decision, reason: str) -> None:
         numbers = Path(temporary) / "comparison.json"
         numbers.write_text(decision.comparison.model_dump_json(indent=2))
         picture = Path(temporary) / GATE_PICTURE
-        save_png(decision.pictures, picture, display_scale(decision.pictures))
+        save_png(decision.pictures, picture, display_scale(decision.pictures, PICTURE_PIXELS))
         run.log_files([numbers, picture], GATE_FOLDER)
 
 

@@ -1,11 +1,12 @@
 """What the pipelines' tests share: homes with an MLflow database, and a dead server."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipelines import tracking
+from pipelines import blessing, tracking
 from tests.pipelines.tiny_pipeline import place_database
 
 
@@ -14,6 +15,23 @@ def no_address_stays_behind(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """MLflow's client writes its address into the environment; each test's goes with the test."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+REAL_BLESSING = blessing.bless
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_blessing() -> Iterator[None]:
+    """Without its fresh process, which takes seconds; test_blessing and the e2e tests start it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blessing, "bless", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def real_blessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blessing as it is."""
+    monkeypatch.setattr(blessing, "bless", REAL_BLESSING)
 
 
 @pytest.fixture(scope="session")

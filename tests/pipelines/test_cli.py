@@ -204,7 +204,6 @@ def test_people_see_a_table_of_versions(two_versions: None) -> None:
     shown = invoke("models").stdout
     assert "champion" in shown
     assert "4.25 (4.00 to 4.50)" in shown
-    assert "nearer" in shown
 
 
 def test_a_tracking_server_that_is_down_is_one_sentence(

@@ -163,8 +163,8 @@ def test_the_command_line_promotes_vetoes_rolls_back_and_shows_it(client: Mlflow
         *("promote", "promote", "veto", "rollback")
     ]
     table = invoke("models", MODEL)
-    assert "vetoed: grey" in table
-    assert "champion 2 → 1" in table
+    assert "grey" in table
+    assert "rolled back" in " ".join(table.split())
 
 
 def test_promoting_without_a_reason_is_refused(client: MlflowClient) -> None:

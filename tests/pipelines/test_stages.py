@@ -357,7 +357,7 @@ def test_what_is_recorded_is_what_was_trained(fresh: TinyPipeline) -> None:
 
 
 def test_a_version_that_does_not_load_elsewhere_gets_no_alias(
-    fresh: TinyPipeline, monkeypatch: pytest.MonkeyPatch
+    fresh: TinyPipeline, real_blessing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "CARRIED_FILES", ("__init__.py", "serving.py"))
     sentence = failure(fresh.run())
