@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CHAMPIONS_KEPT = 2
+LOCK_FILE = "gc.lock"
 PENDING_FILE = "gc_pending.json"  # what was deleted in MLflow and has its files still
 MOST_RUNS = 10_000  # of an asset; older ones wait for the next time
 UNFINISHED = [
@@ -98,7 +99,7 @@ def collect(keep: int, *, dry_run: bool) -> Collection:
     Raises:
         FoundryError: MLflow or Dagster's store cannot be used.
     """
-    with tracking.tracking_errors(), open_quiet_instance() as instance:
+    with _alone(), tracking.tracking_errors(), open_quiet_instance() as instance:
         end_dead_runs(instance)
         client = registry.connect_for_reading()
         store = home.store_folder()
@@ -115,6 +116,20 @@ def collect(keep: int, *, dry_run: bool) -> Collection:
                 _carry_out(client, instance, found)
         left = _purge(client) if client is not None and not dry_run else None
     return Collection(tuple(plans), left)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let no other process of this home collect meanwhile."""
+    lock = filelock.FileLock(home.prepare_home() / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise FoundryError("another gc is under way in this home; wait for it.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def kept_versions(
@@ -260,6 +275,7 @@ def _purge(client: "MlflowClient") -> str | None:
     if home.tracking_uri() != home.local_tracking_uri():
         (home.home() / PENDING_FILE).unlink()
         return "their files are on MLflow's server; call `mlflow gc` there"
+    pending = _still_there(pending)
     # Of each kind that its collector is not told, it takes all that anybody ever deleted. So it is
     # told of each kind something: an experiment, a run and a model that were made to be deleted.
     experiment = client.create_experiment(f"gan-foundry gc {uuid.uuid4()}")
@@ -288,6 +304,31 @@ def _purge(client: "MlflowClient") -> str | None:
         return f"their files stay in MLflow until the next gc, because its collector failed: {last}"
     (home.home() / PENDING_FILE).unlink()
     return None
+
+
+def _still_there(pending: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Without what a collector that was cut off had removed: it would stop at such a name."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(home.tracking_uri(), home.mlflow_folder().as_uri())
+
+    def is_there(find: Callable[[str], Any], name: str) -> bool:
+        try:
+            find(name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
+
+    def find_model(name: str) -> Any:
+        return store.get_logged_model(name, allow_deleted=True)
+
+    return {
+        "runs": [name for name in pending["runs"] if is_there(store.get_run, name)],
+        "models": [name for name in pending["models"] if is_there(find_model, name)],
+    }
 
 
 def _dagster_runs(instance: dg.DagsterInstance, pipeline: str) -> list[dg.DagsterRun]:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from mlflow.entities import ViewType
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from gan_core.errors import FoundryError
 from gan_core.generator import load_generator
 from pipelines import housekeeping, ledger, promotion, registry, tracking
 from pipelines.cli import main
@@ -210,8 +211,24 @@ def test_a_collection_that_was_cut_off_is_finished_by_the_next(
     assert left is not None
     assert left.startswith("their files stay in MLflow until the next gc")
     assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 2
+    # As if the collector had been killed after some of its work.
+    pending = mlflow_home / housekeeping.PENDING_FILE
+    noted = json.loads(pending.read_text())
+    noted["runs"].append("0" * 32)
+    noted["models"].append("m-" + "0" * 32)
+    pending.write_text(json.dumps(noted))
     assert collect(1, dry_run=False).left is None
     assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 1
+    assert not pending.exists()
+
+
+def test_two_collections_at_once_are_refused(own_home: Path) -> None:
+    own_home.mkdir(exist_ok=True)
+    with (
+        filelock.FileLock(own_home / housekeeping.LOCK_FILE),
+        pytest.raises(FoundryError, match="another gc is under way in this home"),
+    ):
+        collect(1, dry_run=True)
 
 
 def test_a_run_of_two_pipelines_keeps_gc_from_both(own_home: Path) -> None:
