@@ -11,9 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from .errors import FoundryError
+from .operation_settings import OperationSettings, ScheduleSettings
+from .settings_base import Fraction, Settings
 
 SourceName = Literal["digits", "mnist", "fashion_mnist", "kmnist", "cifar10", "image_folder"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -26,17 +28,8 @@ Reaction = Literal["note", "roll_back", "stop"]
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Side = Annotated[int, Field(ge=8, le=1024)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
-    )
 
 
 class DataSettings(Settings):
@@ -483,6 +476,13 @@ class PipelineSettings(Settings):
         "`gan-foundry promote`.",
     )
     gate: GateSettings = GateSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    on_new_data: bool = Field(
+        False,
+        description="image_folder only: a sensor, switched on in Dagster's pages, starts a run "
+        "when images were added, changed or removed.",
+    )
+    operation: OperationSettings = OperationSettings()
 
     @model_validator(mode="after")
     def _network_makes_the_resolution(self) -> Self:

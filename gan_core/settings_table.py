@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gan_core.config import PipelineSettings, Settings
+from gan_core.config import PipelineSettings
+from gan_core.settings_base import Settings
 
 
 def settings_table() -> str:
@@ -13,8 +14,9 @@ def settings_table() -> str:
     parts = [
         "# Settings",
         "",
-        "Every key of a pipeline's `defs.yaml`, below `attributes:`. Beside the sections there is "
-        "`description`, one sentence for the user interface.",
+        "Every key of a pipeline's `defs.yaml`, below `attributes:`.",
+        "",
+        *_rows("", PipelineSettings),
     ]
     for name, model in _sections(PipelineSettings):
         parts += ["", f"## {name}", "", (model.__doc__ or "").strip(), "", *_rows(name, model)]
@@ -40,7 +42,8 @@ def _rows(section: str, model: type[BaseModel]) -> list[str]:
             continue
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
         meaning = field.description or ""
-        rows.append(f"| `{section}.{name}` | {_allowed(schema[name])} | {default} | {meaning} |")
+        key = f"{section}.{name}" if section else name
+        rows.append(f"| `{key}` | {_allowed(schema[name])} | {default} | {meaning} |")
     return rows
 
 

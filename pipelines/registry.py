@@ -45,7 +45,9 @@ CARRIED_FILES = (
     "networks/__init__.py",
     "networks/dcgan.py",
     "networks/resnet.py",
+    "operation_settings.py",
     "serving.py",
+    "settings_base.py",
 )
 SERVING_REQUIREMENTS = ("mlflow", "numpy", "pydantic", "safetensors", "torch")
 
