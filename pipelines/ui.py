@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from gan_core.errors import FoundryError
 from pipelines import home, tracking
 from pipelines.instance import make_databases
 from pipelines.terminal import error_console
+from pipelines.webserver import HOST
 
-HOST = "127.0.0.1"
 LOG_FOLDER = "server_logs"  # Dagster empties a folder called logs
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
@@ -38,8 +37,13 @@ class StopSignal(BaseException):  # it is no error, and no library may swallow i
     """Somebody asked the servers to end."""
 
 
-def serve(port: int, mlflow_port: int) -> None:
+def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
     """Run the servers until SIGINT or SIGTERM, then end them all.
+
+    Args:
+        port: Of Dagster's pages.
+        mlflow_port: Of MLflow's pages.
+        read_only: Whether the pages only show; what is scheduled still runs.
 
     Raises:
         FoundryError: A port is taken, or a server did not start or ended by itself.
@@ -63,11 +67,10 @@ def serve(port: int, mlflow_port: int) -> None:
         make_databases()
         if own_mlflow:
             tracking.connect()
-            services.append(_start("mlflow", _mlflow_command(mlflow_port), _mlflow_environment()))
-        workspace = ["--workspace", str(home.WORKSPACE_FILE)]
-        webserver = ["dagster-webserver", "--host", HOST, "--port", str(port), *workspace]
-        services.append(_start("dagster-webserver", webserver, {}))
-        services.append(_start("dagster-daemon", ["dagster-daemon", "run", *workspace], {}))
+            services.append(_start("mlflow", _webserver("mlflow", mlflow_port, read_only)))
+        services.append(_start("dagster-webserver", _webserver("dagster", port, read_only)))
+        daemon = ["dagster-daemon", "run", "--workspace", str(home.WORKSPACE_FILE)]
+        services.append(_start("dagster-daemon", daemon))
         _wait_until_up(services, [f"{dagster_address}/server_info", f"{mlflow_address}/health"])
         console.print(f"Dagster  {dagster_address}\nMLflow   {mlflow_address}\nCtrl-C stops both.")
         while True:
@@ -85,7 +88,7 @@ def _raise_stop(*_: object) -> None:
     raise StopSignal
 
 
-def _start(name: str, command: list[str], environment: Mapping[str, str]) -> Service:
+def _start(name: str, command: list[str]) -> Service:
     program = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
     logs = home.home() / LOG_FOLDER
     logs.mkdir(parents=True, exist_ok=True)
@@ -97,24 +100,14 @@ def _start(name: str, command: list[str], environment: Mapping[str, str]) -> Ser
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=home.PROJECT,
-            env={**os.environ, **environment},
             start_new_session=True,
         )
     return Service(name, process, log)
 
 
-def _mlflow_command(port: int) -> list[str]:
-    artifacts = (home.mlflow_folder() / "artifacts").as_uri()
-    hosts = ",".join(f"{name}:{port}" for name in (HOST, "localhost"))
-    return [
-        *("mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", home.tracking_uri(), "--artifacts-destination", artifacts),
-        *("--allowed-hosts", hosts),
-    ]
-
-
-def _mlflow_environment() -> dict[str, str]:
-    return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+def _webserver(name: str, port: int, read_only: bool) -> list[str]:
+    command = ["python", "-m", "pipelines.webserver", name, "--port", str(port)]
+    return [*command, "--read-only"] if read_only else command
 
 
 def _require_free(port: int) -> None:

@@ -168,6 +168,7 @@ class Stage:
             kinds=set(self.kinds),
             pool=self.pool,
             code_version=self.version,
+            config_schema={},  # what a run changes goes through `overrides`
             check_specs=[
                 dg.AssetCheckSpec(
                     name,
