@@ -4,7 +4,7 @@ PIPELINE ?= digits
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run ui install test lint bench faults clean
+.PHONY: run ui install test lint chromium screenshots bench faults clean
 
 run: install  ## run a whole pipeline: make run PIPELINE=mnist
 	@$(BIN)/gan-foundry run $(PIPELINE)
@@ -15,9 +15,9 @@ ui: install  ## Dagster's and MLflow's pages on this machine
 install: .venv/installed  ## make .venv and install the program
 
 # Two tests at a time, each on one core; those that kill and wait have the machine to themselves.
-test: lint  ## all that CI runs
+test: lint chromium  ## all that CI runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 tests/gan_core tests/pipelines
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e tests/browser
 	$(BIN)/python -m pytest tests/faults
 
 lint: .venv/installed-dev
@@ -25,6 +25,16 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chromium:  # the distribution's browser, for tests/browser
+	@command -v chromium > /dev/null || { \
+	  echo "installing chromium …"; \
+	  if [ $$(id -u) = 0 ]; then run=; else run="sudo --non-interactive"; fi; \
+	  $$run apt-get update --quiet=2 && $$run apt-get install --yes --quiet=2 chromium > /dev/null; } || \
+	  { echo "error: chromium cannot be installed; apt-get install chromium" >&2; exit 1; }
+
+screenshots: .venv/installed-dev chromium  ## the pictures of the README, from a run in a fresh home
+	$(BIN)/python -m tests.browser.screenshots
 
 bench: .venv/installed-dev  ## measurements, written to benchmarks/results
 	for name in first_run training_speed training_overhead stopping evaluation_speed \

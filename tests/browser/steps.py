@@ -63,7 +63,7 @@ def materialize(page: Page, settings: Mapping[str, Any]) -> str:
         launchpad.get_by_role("button", name="Materialize").click()
     else:
         button.click()
-        page.get_by_role("link", name="View").click()
+        page.get_by_text("View", exact=True).click()
     page.wait_for_url(re.compile("/runs/[0-9a-f-]{36}"))
     return page.url.rsplit("/", 1)[1]
 
