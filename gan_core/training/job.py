@@ -22,7 +22,7 @@ EXIT_DISK_FULL = 74  # EX_IOERR
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: a checkpoint was written; starting the job again continues
 
 # Raised when the same job would train another generator.
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 
 # Settings of the training that a job may have otherwise than the one it continues.
 NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes")

@@ -148,5 +148,5 @@ GENERATOR = Stage(
     upstream=("training_images", "feature_network"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     pool="gpu",
-    version="2",
+    version="3",
 )
