@@ -250,6 +250,11 @@ class TrainingSettings(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="Seed of initialisation, data order and latents."
     )
+    start_from: Literal["scratch", "champion"] | Annotated[int, Field(ge=1)] = Field(
+        "scratch",
+        description="Both networks begin with random weights, or with those of the registered "
+        "champion (from scratch while there is none), or of a version by its number.",
+    )
     precision: Precision = Field(
         "auto", description="`auto` is bf16 where the machine computes in it, else fp32."
     )
@@ -491,6 +496,11 @@ class PipelineSettings(Settings):
             raise ValueError(
                 f"training.kimg {self.training.kimg:g} is less than one batch of "
                 f"training.batch_size {self.training.batch_size} images"
+            )
+        if self.on_new_data and self.data.path is None:
+            raise ValueError(
+                f"on_new_data is true, but the images of data.source {self.data.source} do not "
+                "change; it needs image_folder and data.path"
             )
         return self
 

@@ -5,6 +5,7 @@ No stage's own work is here.
 
 import base64
 import contextlib
+import datetime
 import io
 import math
 import time
@@ -17,7 +18,7 @@ import dagster as dg
 
 from gan_core.config import PipelineSettings, fingerprint
 from gan_core.errors import FoundryError
-from pipelines.device_lock import device_to_oneself
+from pipelines.devices import devices_to_oneself
 from pipelines.home import store_folder
 from pipelines.progress import publish
 from pipelines.settings_overrides import SettingsOverrides
@@ -54,14 +55,15 @@ class StageContext:
         return self.dagster.run.run_id
 
     @contextlib.contextmanager
-    def device(self) -> Iterator[None]:
-        """Hold the device alone; waiting for it is told."""
+    def devices(self, count: int = 1) -> Iterator[None]:
+        """Hold devices alone; waiting for them is told, and which they are."""
 
         def tell() -> None:
             publish("waiting", self.stage)
-            self.dagster.log.info("waiting for the device: another training has it")
+            self.dagster.log.info("waiting for a device: other trainings have them all")
 
-        with device_to_oneself(tell):
+        with devices_to_oneself(self.settings.training.device, count, tell) as names:
+            self.dagster.log.info(f"on {', '.join(names)}")
             yield
 
     def path(self, *inputs: Any) -> Path:
@@ -145,6 +147,8 @@ class Stage:
         pool: Concurrency pool, for stages that want the whole device.
         checks: Asset checks that its work gives the outcomes of, with their descriptions.
         version: Raised when the same inputs would give another result.
+        resumes: Whether it goes on where it was when it crashed; then it is tried again.
+        ages: Whether it is shown as overdue when it is old.
     """
 
     name: str
@@ -155,9 +159,13 @@ class Stage:
     pool: str | None = None
     checks: Mapping[str, str] = field(default_factory=dict)
     version: str = "1"
+    resumes: bool = False
+    ages: bool = False
 
     def build_asset(self, pipeline: str, settings: PipelineSettings) -> dg.AssetsDefinition:
         """The Dagster asset of this stage in a pipeline."""
+        operation = settings.operation
+        hours = operation.freshness_hours if self.ages else None
 
         @dg.asset(
             name=self.name,
@@ -168,6 +176,12 @@ class Stage:
             kinds=set(self.kinds),
             pool=self.pool,
             code_version=self.version,
+            owners=list(operation.owners),
+            tags={"gan_foundry/pipeline": pipeline},
+            retry_policy=dg.RetryPolicy(operation.retries) if self.resumes else None,
+            freshness_policy=dg.FreshnessPolicy.time_window(datetime.timedelta(hours=hours))
+            if hours
+            else None,
             check_specs=[
                 dg.AssetCheckSpec(
                     name,
@@ -222,13 +236,15 @@ def inline_grid(pixels: "np.ndarray", caption: str) -> dg.MarkdownMetadataValue:
     return inline_png(png_bytes(pixels, display_scale(pixels)), caption)
 
 
-def inline_png(content: bytes, caption: str) -> dg.MarkdownMetadataValue:
+def inline_png(
+    content: bytes, caption: str, most_bytes: int = INLINE_IMAGE_BYTES
+) -> dg.MarkdownMetadataValue:
     """PNG bytes as a picture in Dagster's pages, made smaller where it is too large for them."""
     import PIL.Image
 
-    while len(content) > INLINE_IMAGE_BYTES:
+    while len(content) > most_bytes:
         with PIL.Image.open(io.BytesIO(content)) as picture:
-            share = 0.9 * math.sqrt(INLINE_IMAGE_BYTES / len(content))
+            share = 0.9 * math.sqrt(most_bytes / len(content))
             size = (int(picture.width * share), int(picture.height * share))
             smaller = picture.resize(size, PIL.Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
