@@ -1,10 +1,10 @@
 """A small job for people who live in Dagster's pages: promote, veto or roll back a model."""
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from pydantic import Field
 
 from gan_core.errors import FoundryError
 
@@ -20,12 +20,28 @@ class Act(Enum):
     ROLLBACK = "rollback"
 
 
-class AliasMove(dg.Config):
+@dataclass(frozen=True)
+class AliasMove:
     """What a person wants."""
 
-    action: Act = Field(description="promote or veto a version, or roll back to the previous one.")
-    version: int | None = Field(None, description="Of the registered model; not for rollback.")
-    why: str = Field(description="One sentence for the ledger.")
+    action: Act
+    why: str
+    version: int | None = None
+
+
+# Plain types: those of `dg.Config` would also take the name of an environment variable.
+MOVE_CONFIG = {
+    "action": dg.Field(
+        dg.Enum.from_python_enum(Act),
+        description="Promote or veto a version, or roll back to the previous one.",
+    ),
+    "version": dg.Field(
+        dg.Noneable(int),
+        is_required=False,
+        description="Of the registered model; not for rollback.",
+    ),
+    "why": dg.Field(str, description="One sentence for the ledger."),
+}
 
 
 def build_alias_job(model: str) -> dg.JobDefinition:
@@ -35,10 +51,14 @@ def build_alias_job(model: str) -> dg.JobDefinition:
         model: The registered model's name, which is the pipeline's.
     """
 
-    @dg.op(name=f"move_{model}_aliases", description="Moves the aliases, and the ledger says why.")
-    def move(context: dg.OpExecutionContext, config: AliasMove) -> None:
+    @dg.op(
+        name=f"move_{model}_aliases",
+        description="Moves the aliases, and the ledger says why.",
+        config_schema=MOVE_CONFIG,
+    )
+    def move(context: dg.OpExecutionContext) -> None:
         try:
-            moved = _act(model, config, f"run {context.run_id}")
+            moved = _act(model, AliasMove(**context.op_config), f"run {context.run_id}")
         except FoundryError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         context.log.info(f"{model}: {moved.action} version {moved.version}; now {moved.after}")
@@ -54,13 +74,13 @@ def build_alias_job(model: str) -> dg.JobDefinition:
     return aliases
 
 
-def _act(model: str, config: AliasMove, by: str) -> "Move":
+def _act(model: str, wanted: AliasMove, by: str) -> "Move":
     from pipelines import promotion
 
-    if config.action is Act.ROLLBACK:
-        return promotion.rollback(model, config.why, by)
-    if config.version is None:
-        raise FoundryError(f"{config.action.value} needs a version, but none was given; add it.")
-    if config.action is Act.PROMOTE:
-        return promotion.promote(model, config.version, config.why, by)
-    return promotion.veto(model, config.version, config.why, by)
+    if wanted.action is Act.ROLLBACK:
+        return promotion.rollback(model, wanted.why, by)
+    if wanted.version is None:
+        raise FoundryError(f"{wanted.action.value} needs a version, but none was given; add it.")
+    if wanted.action is Act.PROMOTE:
+        return promotion.promote(model, wanted.version, wanted.why, by)
+    return promotion.veto(model, wanted.version, wanted.why, by)

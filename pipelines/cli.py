@@ -88,11 +88,12 @@ def run(name: str, assignments: tuple[str, ...], seed: int | None, as_json: bool
 @main.command()
 @click.option("--port", default=3000, show_default=True, help="Of Dagster's pages.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="Of MLflow's pages.")
-def ui(port: int, mlflow_port: int) -> None:
+@click.option("--read-only", is_flag=True, help="Pages that show all and change nothing.")
+def ui(port: int, mlflow_port: int, read_only: bool) -> None:
     """Start Dagster's pages and daemon and MLflow's server on this machine, until Ctrl-C."""
     from pipelines.ui import serve
 
-    serve(port, mlflow_port)
+    serve(port, mlflow_port, read_only)
 
 
 @main.command()

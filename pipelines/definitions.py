@@ -7,15 +7,19 @@ import dagster as dg
 
 from pipelines.home import PROJECT
 from pipelines.pipeline_files import pipeline_files, read_pipeline_file
+from pipelines.run_limits import EXECUTOR, no_values
 from pipelines.settings_overrides import RESOURCE_KEY, SettingsOverrides
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """All pipelines, and the resource through which a run changes their settings."""
+    """All pipelines, what a run changes their settings through, and how it is executed."""
     for file in pipeline_files().values():
         read_pipeline_file(file)  # a mistake in a file is told in one sentence
     return dg.Definitions.merge(
         dg.load_from_defs_folder(path_within_project=PROJECT),
-        dg.Definitions(resources={RESOURCE_KEY: SettingsOverrides()}),
+        dg.Definitions(
+            resources={RESOURCE_KEY: SettingsOverrides(), "io_manager": no_values},
+            executor=EXECUTOR,
+        ),
     )

@@ -1,25 +1,42 @@
 """Settings that one run changes, as Dagster run configuration."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import dagster as dg
-from pydantic import Field
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 
 from gan_core.config import PipelineSettings, apply_overrides
 from gan_core.errors import FoundryError
+from gan_core.settings_base import Settings
 
 RESOURCE_KEY = "overrides"
-# Run configuration carries no place of this machine: those stand in the pipeline's own file.
-NOT_IN_RUN_CONFIG = {
-    "data.path",
-    "data.archive",
-    "data.sha256",
-    "feature_network.weights",
-    "feature_network.weights_sha256",
-}
 # Dagster's run configuration has no null; no setting is the word itself.
 NULL = "null"
+
+
+def _takes_text(annotation: Any) -> bool:
+    """Whether a value of this type may be text that is not one of a few given words."""
+    if get_origin(annotation) is Literal or annotation in (bool, int, float, None, NoneType):
+        return False
+    inner = [item for item in get_args(annotation) if not isinstance(item, FieldInfo)]
+    return not inner or any(_takes_text(item) for item in inner if item is not Ellipsis)
+
+
+def keys_of_text(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of settings that take any text."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from keys_of_text(field.annotation, f"{prefix}{name}.")
+        elif _takes_text(field.annotation):
+            yield prefix + name
+
+
+# Whoever launches a run cannot name a path, address, module or command in it: only numbers and the
+# words that a setting lists. All other settings stand in the pipeline's own file.
+NOT_IN_RUN_CONFIG = frozenset(keys_of_text(PipelineSettings))
 
 
 def override_settings(settings: PipelineSettings, values: Mapping[str, Any]) -> PipelineSettings:

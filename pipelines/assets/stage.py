@@ -182,6 +182,7 @@ class Stage:
             freshness_policy=dg.FreshnessPolicy.time_window(datetime.timedelta(hours=hours))
             if hours
             else None,
+            config_schema={},  # what a run changes goes through `overrides`
             check_specs=[
                 dg.AssetCheckSpec(
                     name,
