@@ -148,6 +148,19 @@ def test_the_sensor_itself_remembers_between_its_ticks(images: Path) -> None:
     assert requests == [1, 0]
 
 
+def test_the_assets_show_their_owners_and_the_model_its_freshness(images: Path) -> None:
+    operation = {"owners": ["team:vision"], "freshness_hours": 48, "retries": 3}
+    definitions = definitions_of(images, operation=operation)
+    specs = {spec.key.path[1]: spec for spec in definitions.resolve_all_asset_specs()}
+    assert all(list(spec.owners) == ["team:vision"] for spec in specs.values())
+    fresh = {name for name, spec in specs.items() if spec.freshness_policy is not None}
+    assert fresh == {"registered_model"}
+    generator = definitions.resolve_assets_def(dg.AssetKey(["faces", "generator"]))
+    assert generator.op.retry_policy is not None
+    assert generator.op.retry_policy.max_retries == 3
+    assert generator.op.pool == "gpu"
+
+
 def test_a_cron_expression_that_is_none_is_named(images: Path) -> None:
     with pytest.raises(FoundryError, match="schedule.cron is 'every monday', but it must have"):
         definitions_of(images, schedule={"cron": "every monday"})

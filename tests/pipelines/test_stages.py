@@ -265,6 +265,16 @@ def test_a_version_with_other_networks_is_not_begun_with(fresh: TinyPipeline) ->
     assert "has no version 7; it has 1" in failure(fresh.run(training__start_from=7))
 
 
+def test_dagsters_and_mlflows_pages_lead_to_each_other(
+    labelled: TinyPipeline, first_run: Run
+) -> None:
+    shown = metadata(first_run)["generator"]
+    run = tracking.connect().get_run(shown["mlflow_run_id"])
+    assert shown["mlflow_run"].endswith(f"/runs/{shown['mlflow_run_id']}")
+    link = f"[Dagster's run {first_run.run_id[:8]}](http://127.0.0.1:3000/runs/{first_run.run_id})"
+    assert link in run.data.tags["mlflow.note.content"]
+
+
 def test_the_mlflow_run_names_the_data_by_their_hash(
     first_run: Run, labelled: TinyPipeline
 ) -> None:
