@@ -8,7 +8,7 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 from gan_core.config import PipelineSettings
 from pipelines.notification_channels import open_channels
 from pipelines.notifications import failed, tell
-from pipelines.run import PROCESS_TAG
+from pipelines.run_processes import PROCESS_TAG
 
 SENSOR = "notify_of_failures"
 INTERVAL_SECONDS = 10
@@ -33,7 +33,7 @@ def build_failure_sensor(pipelines: Mapping[str, PipelineSettings]) -> dg.Sensor
     )
     def notify_of_failures(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
         run = context.dagster_run
-        if run.tags.get(WILL_RETRY_TAG) == "true":
+        if is_started_again(run):
             return dg.SkipReason(f"run {run.run_id} is started again by itself")
         told = False
         owners = [_owner(event) for event in context.get_step_failure_events()]
@@ -49,6 +49,11 @@ def build_failure_sensor(pipelines: Mapping[str, PipelineSettings]) -> dg.Sensor
         return None if told else dg.SkipReason(f"there is nothing to tell of run {run.run_id}")
 
     return notify_of_failures
+
+
+def is_started_again(run: dg.DagsterRun) -> bool:
+    """Whether Dagster starts a failed run again by itself; it tags the command line's in vain."""
+    return run.tags.get(WILL_RETRY_TAG) == "true" and run.remote_job_origin is not None
 
 
 def concerned(run: dg.DagsterRun, owners: Iterable[str], pipelines: Iterable[str]) -> list[str]:

@@ -9,16 +9,21 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 
 from gan_core.config import PipelineSettings, flat_settings
 from gan_core.notification_settings import NotificationSettings
 from pipelines import ledger, notification_channels, pipeline_files, promotion, registry, tracking
 from pipelines.alias_job import build_alias_job
-from pipelines.failure_sensor import build_failure_sensor, concerned
+from pipelines.failure_sensor import build_failure_sensor, concerned, is_started_again
 from pipelines.instance import open_quiet_instance
 from pipelines.ledger import Aliases
 from pipelines.model_card import without_places
-from pipelines.run import PROCESS_TAG
+from pipelines.run_processes import PROCESS_TAG
 from tests.pipelines.receivers import (
     HOST,
     MailReceiver,
@@ -271,12 +276,19 @@ def test_a_failure_names_the_stage_and_the_errors_sentence(
     assert webhook.take() == [f"stripes/generator failed: {told}"]
 
 
-def test_what_is_started_again_or_interrupted_at_the_command_line_is_not_told(
+def test_only_a_run_that_dagster_can_start_again_waits_for_that() -> None:
+    again = {"dagster/will_retry": "true"}
+    location = RegisteredCodeLocationOrigin("gan_foundry")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "stripes")
+    assert is_started_again(dg.DagsterRun("stripes", tags=again, remote_job_origin=origin))
+    assert not is_started_again(dg.DagsterRun("stripes", remote_job_origin=origin))
+    assert not is_started_again(dg.DagsterRun("stripes", tags=again))  # of the command line
+
+
+def test_who_interrupts_a_run_at_the_command_line_knows_and_others_pipelines_are_silent(
     quick: tuple[Sensor, WebhookReceiver],
 ) -> None:
     sensor, webhook = quick
-    again = failed_job("stripes", ValueError("x"), {"dagster/will_retry": "true"})
-    execute(again, sensor.instance)
     interrupted = dg.DagsterExecutionInterruptedError()
     execute(failed_job("stripes", interrupted, {PROCESS_TAG: "here 1 0"}), sensor.instance)
     execute(failed_job("mnist", ValueError("x")), sensor.instance)
