@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from .errors import FoundryError
+from .notification_settings import NotificationSettings
 from .operation_settings import OperationSettings, ScheduleSettings
 from .settings_base import Fraction, Settings
 
@@ -488,6 +489,7 @@ class PipelineSettings(Settings):
         "when images were added, changed or removed.",
     )
     operation: OperationSettings = OperationSettings()
+    notifications: NotificationSettings = NotificationSettings()
 
     @model_validator(mode="after")
     def _network_makes_the_resolution(self) -> Self:

@@ -43,10 +43,12 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
     for number in (port, mlflow_port) if own_mlflow else (port,):
         _require_free(number)
     dagster_address = f"http://{HOST}:{port}"
-    os.environ[tracking.DAGSTER_UI_VARIABLE] = dagster_address
+    own_address = f"http://{HOST}:{mlflow_port}"
+    mlflow_address = own_address if own_mlflow else tracking.run_page_base()
+    # Links lead here, unless the environment knows an address that others can open.
+    os.environ.setdefault(tracking.DAGSTER_UI_VARIABLE, dagster_address)
+    os.environ.setdefault(tracking.MLFLOW_UI_VARIABLE, own_address)
     os.environ.setdefault("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "600")  # one hashes images
-    os.environ[tracking.MLFLOW_UI_VARIABLE] = f"http://{HOST}:{mlflow_port}"
-    mlflow_address = tracking.run_page_base()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_stop)

@@ -25,6 +25,7 @@ from pipelines.assets.stage import Stage, StageContext, StageResult, inline_grid
 from pipelines.assets.tracked_training import tracked_run
 from pipelines.gate import Verdict, compare, refused_alone
 from pipelines.machine import describe_machine
+from pipelines.notifications import decided, tell
 from pipelines.start_weights import ARTIFACT_FOLDER, Origin
 
 if TYPE_CHECKING:
@@ -107,7 +108,11 @@ def _work(stage: StageContext) -> StageResult:
             decision = _decide(stage, before, evaluation, training / RELEASE_FOLDER)
             sentence = _carry_out(stage, run, version, before, decision)
             run.client.set_model_version_tag(model, str(version.version), DECIDED_TAG, basis)
-        aliases = ledger.current_aliases(run.client, model).of(version.version)
+        after = ledger.current_aliases(run.client, model)
+    if decision is not None:
+        message = decided(version, evaluation, before, after, sentence, stage.run_id, run.url)
+        tell(stage.settings.notifications, message, stage.dagster.log)
+    aliases = after.of(version.version)
     alias = aliases[0] if aliases else "none"
     return StageResult(
         f"{weights[:16]}-{version.version}",

@@ -9,7 +9,7 @@ import datetime
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,9 +78,7 @@ class StageContext:
             FoundryError: It was never materialized, or its folder is gone.
         """
         asset_key = dg.AssetKey([self.pipeline, stage])
-        records = self.dagster.instance.fetch_materializations(
-            asset_key, limit=MATERIALIZATIONS_SEARCHED
-        ).records
+        records = self._materializations(asset_key)
         run_id = self.run_id
         own = [record for record in records if record.run_id == run_id]
         name = asset_key.to_user_string()
@@ -89,13 +87,29 @@ class StageContext:
                 f"{name} was never materialized; materialize it before "
                 f"{self.pipeline}/{self.stage}."
             )
-        materialization = (own or records)[0].asset_materialization
-        tags = (materialization.tags if materialization else None) or {}
-        key = tags.get("dagster/data_version", "")
+        key = _data_version((own or records)[0])
         folder = stage_path(store_folder(), self.pipeline, stage, key)
         if not key or not folder.exists():
             raise FoundryError(f"the folder {folder} of {name} is gone; materialize {name} again.")
         return folder
+
+    def was_recorded(self, key: str) -> bool:
+        """Whether a run before this one recorded this stage with this key, as Dagster remembers."""
+        records = self._materializations(dg.AssetKey([self.pipeline, self.stage]))
+        return any(_data_version(record) == key for record in records)
+
+    def _materializations(self, asset_key: dg.AssetKey) -> Sequence[dg.EventLogRecord]:
+        """The latest, newest first."""
+        return self.dagster.instance.fetch_materializations(
+            asset_key, limit=MATERIALIZATIONS_SEARCHED
+        ).records
+
+
+def _data_version(record: dg.EventLogRecord) -> str:
+    """The data version of a materialization; empty if it has none."""
+    materialization = record.asset_materialization
+    tags = (materialization.tags if materialization else None) or {}
+    return tags.get("dagster/data_version", "")
 
 
 @dataclass(frozen=True)
