@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 OWN_HOSTS = ("127.0.0.1", "localhost")
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
 OWN_SITES = ("same-origin", "none")  # `none`: the address bar or a bookmark
+NOTHING = re.compile("(?!)")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class RequestRules:
     """What differs between the two servers.
 
     Attributes:
+        closed: Paths that nobody reaches.
         programmatic: Paths that are for programs and for the server's own pages; a link from
             another site must not lead there.
         read_only: Whether requests that may change something are refused.
@@ -28,8 +30,9 @@ class RequestRules:
     """
 
     programmatic: re.Pattern[str]
+    closed: re.Pattern[str] = NOTHING
     read_only: bool = False
-    reading_posts: re.Pattern[str] = re.compile("(?!)")  # matches nothing
+    reading_posts: re.Pattern[str] = NOTHING
 
 
 def guard(app: ASGIApp, rules: RequestRules) -> ASGIApp:
@@ -72,6 +75,8 @@ class RequestGuard:
         # Not every browser sends Sec-Fetch-Site, and a GET carries no Origin.
         if path == "/graphql" and method != "POST" and b"query=" in scope["query_string"]:
             return "Refused: send GraphQL queries with POST."
+        if self.rules.closed.match(path):
+            return "Refused: this part of the server is closed."
         if self.rules.read_only and not (
             method in READING_METHODS
             or (method == "POST" and self.rules.reading_posts.fullmatch(path))

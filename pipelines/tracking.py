@@ -45,6 +45,8 @@ METRICS_OF_EVENTS = {
         ("distance", "class_coverage", "diversity", "discriminator_accuracy"),
     ),
 }
+# MLflow's pages then show what belongs to trainings, and not to language models.
+EXPERIMENT_OF_TRAININGS = {"mlflow.experimentKind": "custom_model_development"}
 METRICS_A_BATCH = 900  # MLflow takes 1,000 at most
 
 DAGSTER_UI_VARIABLE = "GAN_FOUNDRY_DAGSTER_UI"
@@ -260,7 +262,9 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     location = None
     if home.tracking_uri() == home.local_tracking_uri():
         location = (home.mlflow_folder() / "artifacts" / name).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    return str(
+        client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_OF_TRAININGS)
+    )
 
 
 def _log_parameters(run: TrackedRun, settings: PipelineSettings) -> None:

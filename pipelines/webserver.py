@@ -24,7 +24,10 @@ STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS = 15_000, 3600, 20
 POLL_MILLISECONDS = 2000
 
 DAGSTER_PROGRAMMATIC = re.compile(r"/graphql|/report_asset_|/logs/|/download_debug/")
-MLFLOW_PROGRAMMATIC = re.compile(r"/graphql|/(ajax-)?api/|/gateway/|/v1/|/get-artifact")
+MLFLOW_PROGRAMMATIC = re.compile(r"/graphql|/(ajax-)?api/|/v1/|/get-artifact|/model-versions/")
+# MLflow's assistant runs a coding agent with a shell, for whoever reaches the port; and MLflow as a
+# gateway to language models is no part of this.
+MLFLOW_CLOSED = re.compile(r"/(ajax-)?api/3\.0/mlflow/assistant/|/gateway/")
 # MLflow's pages read with POST where a question is long; its GraphQL has no mutation but a test's.
 MLFLOW_READING_POSTS = re.compile(
     r"/graphql|/(ajax-)?api/[23]\.0/?mlflow/("
@@ -68,7 +71,7 @@ def dagster(port: int, read_only: bool) -> None:
 @read_only_option
 def mlflow(port: int, read_only: bool) -> None:
     """MLflow's server on the home's own database and artifacts."""
-    rules = RequestRules(MLFLOW_PROGRAMMATIC, read_only, MLFLOW_READING_POSTS)
+    rules = RequestRules(MLFLOW_PROGRAMMATIC, MLFLOW_CLOSED, read_only, MLFLOW_READING_POSTS)
     _serve(guard(_mlflow_app(), rules), port)
 
 

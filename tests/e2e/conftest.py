@@ -5,9 +5,7 @@ It trains on one core, since another test runs beside it.
 
 import json
 import os
-import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +15,7 @@ import filelock
 import pytest
 
 from tests.conftest import PROJECT
-
-GAN_FOUNDRY = Path(sys.executable).with_name("gan-foundry")
+from tests.running_ui import GAN_FOUNDRY, free_port
 
 
 @dataclass(frozen=True)
@@ -76,11 +73,6 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     return FinishedRun(folder / "home", CommandResult(**json.loads(record.read_text())))
 
 
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+@pytest.fixture(name="free_port")
+def free_port_fixture() -> Callable[[], int]:
+    return free_port

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
 from pipelines.request_guard import RequestRules, guard
-from pipelines.webserver import MLFLOW_PROGRAMMATIC, MLFLOW_READING_POSTS
+from pipelines.webserver import MLFLOW_CLOSED, MLFLOW_PROGRAMMATIC, MLFLOW_READING_POSTS
 
 OWN = "http://127.0.0.1:3000"
 LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
@@ -118,6 +118,19 @@ def test_a_query_in_an_address_is_refused_for_browsers_that_do_not_tell_the_site
     assert client().get("/graphql").status_code == 200  # the page for trying queries
 
 
+def test_mlflows_assistant_which_can_run_commands_is_closed_to_its_own_pages_too() -> None:
+    own = client(RequestRules(MLFLOW_PROGRAMMATIC, MLFLOW_CLOSED))
+    for method, path in (("POST", "message"), ("PUT", "config"), ("GET", "providers")):
+        refused = own.request(method, f"/ajax-api/3.0/mlflow/assistant/{path}")
+        assert (refused.status_code, refused.text) == (
+            403,
+            "Refused: this part of the server is closed.",
+        )
+
+
+MLFLOW_READ_ONLY = RequestRules(
+    MLFLOW_PROGRAMMATIC, read_only=True, reading_posts=MLFLOW_READING_POSTS
+)
 READS = [
     ("GET", "/"),
     ("GET", "/ajax-api/2.0/mlflow/runs/get?run_id=1"),
@@ -142,14 +155,12 @@ CHANGES = [
 
 @pytest.mark.parametrize(("method", "path"), READS)
 def test_read_only_still_reads(method: str, path: str) -> None:
-    rules = RequestRules(MLFLOW_PROGRAMMATIC, True, MLFLOW_READING_POSTS)
-    assert client(rules).request(method, path).status_code == 200
+    assert client(MLFLOW_READ_ONLY).request(method, path).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGES)
 def test_read_only_refuses_changes(method: str, path: str) -> None:
-    rules = RequestRules(MLFLOW_PROGRAMMATIC, True, MLFLOW_READING_POSTS)
-    refused = client(rules).request(method, path)
+    refused = client(MLFLOW_READ_ONLY).request(method, path)
     assert refused.status_code == 403
     assert refused.text.startswith("Refused: this server is read-only")
     assert client().request(method, path).status_code == 200
