@@ -31,6 +31,9 @@ CANCEL_SECONDS = 20.0  # at rest it takes a few; then Dagster would leave the ru
 LAUNCH = """mutation { launchRun(executionParams: {
   selector: {repositoryLocationName: "gan_foundry", repositoryName: "__repository__",
              jobName: "digits"}, runConfigData: "{}", mode: "default"}) { __typename } }"""
+SCHEDULE_STATE = """{ scheduleOrError(scheduleSelector: {repositoryLocationName: "gan_foundry",
+  repositoryName: "__repository__", scheduleName: "digits_schedule"}) {
+    ... on Schedule { scheduleState { status } } } }"""
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,12 @@ def test_a_page_of_another_port_changes_and_learns_nothing(
     assert "scratch" not in ui.experiments()
     done = requests.post(f"{ui.dagster}/graphql", json={"query": delete_run}, timeout=30).json()
     assert done == {"data": {"deletePipelineRun": {"__typename": "DeletePipelineRunSuccess"}}}
+
+
+def test_the_schedule_is_switched_on_in_the_pages(ui: RunningUi, page: Page) -> None:
+    steps.switch_on(page, ui.dagster, "digits_schedule")
+    found = ui.graphql(SCHEDULE_STATE)["scheduleOrError"]["scheduleState"]
+    assert found["status"] == "RUNNING"
 
 
 def test_a_training_that_is_terminated_in_the_page_leaves_a_checkpoint_and_no_process(

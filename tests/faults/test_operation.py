@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from gan_core.training.journal import read_journal
 from pipelines.pipeline_files import COMPONENT_TYPE
 from pipelines.run_processes import process_of
 from tests.conftest import copy_project
-from tests.e2e.test_ui import LAUNCH, RunningUi
 from tests.faults.runs import images_at_checkpoint, trainers
 from tests.gan_core.trainings import wait_until
 from tests.pipelines.tiny_pipeline import tiny_settings, write_stripes
+from tests.running_ui import RunningUi
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,15 @@ SETTINGS = {
 STAGES = ("raw_images", "training_images", "feature_network", "generator")
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
 TERMINATE = """
 mutation Terminate($id: String!) {
   terminateRun(runId: $id) { __typename ... on PythonError { message } }
@@ -48,13 +57,12 @@ mutation Terminate($id: String!) {
 class Operated:
     """A user interface whose processes a test kills, and its runs."""
 
-    def __init__(self, home: Path, ports: tuple[int, int]) -> None:
+    def __init__(self, home: Path) -> None:
         self.home = home
-        self._ports = ports
-        self.ui = RunningUi(home, *ports)
+        self.ui = RunningUi(home)
 
     def start_again(self) -> None:
-        self.ui = RunningUi(self.home, *self._ports)
+        self.ui = RunningUi(self.home)
 
     def launch(self, pipeline: str = "digits", **settings: Any) -> str:
         values = SETTINGS | {key.replace("__", "."): value for key, value in settings.items()}
@@ -113,11 +121,12 @@ class Operated:
         return [row["images"] for row in self.journal() if row["event"] == "progress"]
 
     def end(self) -> None:
-        for process in [*self.family(), *trainers(self.home)]:
-            with pytest.MonkeyPatch.context():
+        """Kill what is left of it."""
+        if self.ui.process.poll() is None:
+            everything = [psutil.Process(self.ui.process.pid), *self.family()]
+            for process in [*everything, *trainers(self.home)]:
                 kill(process)
-        kill(psutil.Process(self.ui.process.pid))
-        self.ui.process.wait()
+            self.ui.process.wait()
 
 
 def kill(process: psutil.Process) -> None:
@@ -128,12 +137,10 @@ def kill(process: psutil.Process) -> None:
 
 
 @pytest.fixture
-def operated(own_home: Path, free_tcp_port_factory: Callable[[], int]) -> Iterator[Operated]:
-    own_home.mkdir(parents=True)
-    found = Operated(own_home, (free_tcp_port_factory(), free_tcp_port_factory()))
+def operated(own_home: Path) -> Iterator[Operated]:
+    found = Operated(own_home)
     yield found
-    if found.ui.process.poll() is None:
-        found.end()
+    found.end()
 
 
 def assert_trained_once(operated: Operated) -> None:
