@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from .errors import FoundryError
+from .notification_settings import NotificationSettings
 from .operation_settings import OperationSettings, ScheduleSettings
 from .settings_base import Fraction, Settings
 
@@ -250,6 +251,11 @@ class TrainingSettings(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="Seed of initialisation, data order and latents."
     )
+    start_from: Literal["scratch", "champion"] | Annotated[int, Field(ge=1)] = Field(
+        "scratch",
+        description="Both networks begin with random weights, or with those of the registered "
+        "champion (from scratch while there is none), or of a version by its number.",
+    )
     precision: Precision = Field(
         "auto", description="`auto` is bf16 where the machine computes in it, else fp32."
     )
@@ -483,6 +489,7 @@ class PipelineSettings(Settings):
         "when images were added, changed or removed.",
     )
     operation: OperationSettings = OperationSettings()
+    notifications: NotificationSettings = NotificationSettings()
 
     @model_validator(mode="after")
     def _network_makes_the_resolution(self) -> Self:
@@ -491,6 +498,11 @@ class PipelineSettings(Settings):
             raise ValueError(
                 f"training.kimg {self.training.kimg:g} is less than one batch of "
                 f"training.batch_size {self.training.batch_size} images"
+            )
+        if self.on_new_data and self.data.path is None:
+            raise ValueError(
+                f"on_new_data is true, but the images of data.source {self.data.source} do not "
+                "change; it needs image_folder and data.path"
             )
         return self
 

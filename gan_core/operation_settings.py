@@ -1,8 +1,9 @@
 """Settings of how a pipeline is operated: none of them changes what is trained."""
 
+import zoneinfo
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from .settings_base import Settings
 
@@ -14,6 +15,17 @@ class ScheduleSettings(Settings):
         None, description='Five fields, such as `"0 3 * * 1"`: Mondays at 3:00; none by default.'
     )
     timezone: str = Field("UTC", description="Of `cron`: an IANA name, such as `Europe/Berlin`.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(name)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+            raise ValueError(
+                f"{name!r} is no time zone; use an IANA name, such as Europe/Berlin"
+            ) from None
+        return name
 
 
 class OperationSettings(Settings):
@@ -36,6 +48,6 @@ class OperationSettings(Settings):
     freshness_hours: Annotated[float, Field(gt=0.0)] | None = Field(
         None, description="The registered model is shown as overdue when it is older."
     )
-    owners: tuple[str, ...] = Field(
+    owners: tuple[Annotated[str, Field(pattern=r"^(team:[\w ]+|[^@\s]+@[^@\s]+)$")], ...] = Field(
         (), description="Shown on every asset: addresses such as `a@b.org`, or `team:name`."
     )

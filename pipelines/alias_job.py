@@ -1,5 +1,6 @@
 """A small job for people who live in Dagster's pages: promote, veto or roll back a model."""
 
+import logging
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -58,7 +59,8 @@ def build_alias_job(model: str) -> dg.JobDefinition:
     )
     def move(context: dg.OpExecutionContext) -> None:
         try:
-            moved = _act(model, AliasMove(**context.op_config), f"run {context.run_id}")
+            wanted = AliasMove(**context.op_config)
+            moved = _act(model, wanted, f"run {context.run_id}", context.log)
         except FoundryError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         context.log.info(f"{model}: {moved.action} version {moved.version}; now {moved.after}")
@@ -74,13 +76,13 @@ def build_alias_job(model: str) -> dg.JobDefinition:
     return aliases
 
 
-def _act(model: str, wanted: AliasMove, by: str) -> "Move":
+def _act(model: str, wanted: AliasMove, by: str, log: logging.Logger) -> "Move":
     from pipelines import promotion
 
     if wanted.action is Act.ROLLBACK:
-        return promotion.rollback(model, wanted.why, by)
+        return promotion.rollback(model, wanted.why, by, log)
     if wanted.version is None:
         raise FoundryError(f"{wanted.action.value} needs a version, but none was given; add it.")
     if wanted.action is Act.PROMOTE:
-        return promotion.promote(model, wanted.version, wanted.why, by)
+        return promotion.promote(model, wanted.version, wanted.why, by, log)
     return promotion.veto(model, wanted.version, wanted.why, by)

@@ -286,6 +286,22 @@ def settings() -> None:
 
 
 @main.command()
+@click.argument("name")
+@click.option("--test", is_flag=True, help="Send a test message through every channel.")
+@json_option
+def notify(name: str, test: bool, as_json: bool) -> None:
+    """Say through which channels pipeline NAME tells people, and whether they are configured."""
+    from pipelines.notifications import channel_report
+
+    found = channel_report(name, test=test)
+    if as_json:
+        click.echo(json.dumps({"pipeline": name, "channels": found}))
+    else:
+        for channel, state in found.items():
+            click.echo(f"{channel}: {state}")
+
+
+@main.command()
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what is installed, where things lie, and whether they can be used."""

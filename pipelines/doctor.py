@@ -8,9 +8,11 @@ from typing import Any
 
 import fsspec
 
+from gan_core.config import PipelineSettings
 from gan_core.data.download import MIRROR_VARIABLE, mirror_base
 from gan_core.errors import FoundryError
 from pipelines import home
+from pipelines.notification_channels import channel_states, open_channels
 
 PACKAGES = ("dagster", "mlflow", "torch", "torchvision", "pandas", "numpy")
 
@@ -20,6 +22,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     problems: list[str] = []
+    pipelines = _pipelines(problems)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     store = home.store_folder()
     report: dict[str, Any] = {
@@ -37,7 +40,12 @@ def examine() -> dict[str, Any]:
         "mlflow_database": _database_state(problems),
         "mirror": os.environ.get(MIRROR_VARIABLE) or "none",
         "mirror_reachable": _mirror_reachable(problems),
-        "pipelines": _pipelines(problems),
+        "pipelines": list(pipelines),
+        "notifications": {
+            name: channel_states(settings.notifications)
+            for name, settings in pipelines.items()
+            if settings is not None and open_channels(settings.notifications)
+        },
     }
     return {**report, "problems": problems, "healthy": not problems}
 
@@ -143,13 +151,15 @@ def _mirror_reachable(problems: list[str]) -> bool | None:
     return False
 
 
-def _pipelines(problems: list[str]) -> list[str]:
+def _pipelines(problems: list[str]) -> dict[str, PipelineSettings | None]:
+    """The settings of each pipeline by its name; None where its file has a mistake."""
     from pipelines.pipeline_files import pipeline_files, read_pipeline_file
 
-    files = pipeline_files()
-    for file in files.values():
+    found: dict[str, PipelineSettings | None] = {}
+    for name, file in pipeline_files().items():
         try:
-            read_pipeline_file(file)
+            found[name] = read_pipeline_file(file)
         except FoundryError as error:
             problems.append(str(error))
-    return list(files)
+            found[name] = None
+    return found

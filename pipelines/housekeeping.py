@@ -27,7 +27,7 @@ from pipelines import home, ledger, registry, tracking
 from pipelines.instance import open_quiet_instance
 from pipelines.pipeline_files import pipeline_files
 from pipelines.registry import RegisteredVersion
-from pipelines.run import end_dead_runs
+from pipelines.run_processes import end_dead_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -57,6 +57,7 @@ def write_job(
     image_set_sha256: str,
     feature_network: Path | None = None,
     feature_network_sha256: str | None = None,
+    start_sha256: str | None = None,
 ) -> TrainingJob:
     """Write the job of a training folder, unless an earlier attempt wrote it.
 
@@ -89,6 +90,7 @@ def write_job(
             or max(1, len(os.sched_getaffinity(0)) // settings.training.processes),
             feature_network=feature_network,
             feature_network_sha256=feature_network_sha256,
+            start_sha256=start_sha256,
         )
     job.write(folder)
     return job

@@ -4,11 +4,12 @@ Each act holds the model's lock from reading the aliases to having moved them.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gan_core.errors import FoundryError
-from pipelines import ledger, registry, tracking
+from pipelines import ledger, notifications, registry, tracking
 from pipelines.ledger import Aliases, Move
 from pipelines.registry import BLESSED_TAG, VETOED_TAG, RegisteredVersion
 
@@ -25,14 +26,21 @@ def after_promotion(before: Aliases, version: int) -> Aliases:
     )
 
 
-def promote(model: str, version: int, why: str, by: str | None = None) -> Move:
-    """Make a version the champion; a veto of it is lifted.
+def promote(
+    model: str,
+    version: int,
+    why: str,
+    by: str | None = None,
+    log: logging.Logger = notifications.LOG,
+) -> Move:
+    """Make a version the champion; a veto of it is lifted. People are told.
 
     Args:
         model: The registered model.
         version: Which one.
         why: One sentence for the ledger.
         by: Who wants it; by default the person who runs this process.
+        log: Says so if people could not be told.
 
     Raises:
         FoundryError: There is no such version, it is the champion already, or it was never shown to
@@ -46,9 +54,11 @@ def promote(model: str, version: int, why: str, by: str | None = None) -> Move:
         if VETOED_TAG in found.tags:
             client.delete_model_version_tag(model, str(version), VETOED_TAG)
         after = after_promotion(before, version)
-        return ledger.record(
+        move = ledger.record(
             client, model, "promote", version, after, by=by or ledger.person(), why=why
         )
+    notifications.tell_of_move(move, found, log)
+    return move
 
 
 def veto(model: str, version: int, why: str, by: str | None = None) -> Move:
@@ -77,13 +87,16 @@ def veto(model: str, version: int, why: str, by: str | None = None) -> Move:
         )
 
 
-def rollback(model: str, why: str, by: str | None = None) -> Move:
-    """Put the previous champion back; the present one is vetoed.
+def rollback(
+    model: str, why: str, by: str | None = None, log: logging.Logger = notifications.LOG
+) -> Move:
+    """Put the previous champion back; the present one is vetoed. People are told.
 
     Args:
         model: The registered model.
         why: One sentence for the ledger.
         by: Who wants it; by default the person who runs this process.
+        log: Says so if people could not be told.
 
     Raises:
         FoundryError: There is no previous champion.
@@ -94,16 +107,19 @@ def rollback(model: str, why: str, by: str | None = None) -> Move:
                 f"{model} has no previous champion to go back to; `gan-foundry promote {model} "
                 "VERSION` chooses another."
             )
-        _require_blessing(registry.get_version(client, model, before.previous))
+        version = registry.get_version(client, model, before.previous)
+        _require_blessing(version)
         client.set_model_version_tag(model, str(before.champion), VETOED_TAG, why)
         after = Aliases(
             champion=before.previous,
             challenger=before.challenger,
             previous=_champion_before(client, model, before),
         )
-        return ledger.record(
-            client, model, "rollback", before.previous, after, by=by or ledger.person(), why=why
+        move = ledger.record(
+            client, model, "rollback", version.version, after, by=by or ledger.person(), why=why
         )
+    notifications.tell_of_move(move, version, log)
+    return move
 
 
 def _require_blessing(version: RegisteredVersion) -> None:

@@ -45,6 +45,7 @@ CARRIED_FILES = (
     "networks/__init__.py",
     "networks/dcgan.py",
     "networks/resnet.py",
+    "notification_settings.py",
     "operation_settings.py",
     "serving.py",
     "settings_base.py",

@@ -12,15 +12,16 @@ from typing import Any
 
 import filelock
 
-from gan_core.config import PipelineSettings, apply_overrides
+from gan_core.config import PipelineSettings, TrainingSettings, apply_overrides
 from gan_core.device import choose_device
 from gan_core.errors import FoundryError
 from pipelines import home, registry, tracking
-from pipelines.device_lock import device_to_oneself
+from pipelines.devices import devices_to_oneself
 from pipelines.machine import describe_machine
 from pipelines.pipeline_files import load_pipeline, pipeline_files
 from pipelines.registry import RegisteredVersion
 from pipelines.run import PipelineRun, materialize
+from pipelines.start_weights import REGISTRY_VARIABLE
 
 STAGES = ("raw_images", "training_images", "feature_network", "generator")
 FOLDER = "reproductions"
@@ -119,7 +120,7 @@ def reproduce(model: str, number: int, images: Path | None = None) -> Reproducti
         version = registry.get_version(client, model, number)
         settings = _recorded_settings(version, images)
     start = time.monotonic()
-    with _own_home(f"{model}-{number}"):
+    with _own_home(f"{model}-{number}", settings.training):
         run = _train_again(version, settings)
     found = run.metadata
     return Reproduction(
@@ -181,16 +182,24 @@ def _train_again(version: RegisteredVersion, settings: PipelineSettings) -> Pipe
 
 
 @contextlib.contextmanager
-def _own_home(name: str) -> Iterator[None]:
+def _own_home(name: str, training: TrainingSettings) -> Iterator[None]:
     """Let everything be written below a folder of its own; on an error it stays, to go on from."""
     folder = home.home() / FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(folder / "lock", timeout=0), device_to_oneself(_wait):
+        with (
+            filelock.FileLock(folder / "lock", timeout=0),
+            devices_to_oneself(training.device, training.processes, _wait),
+        ):
             # Each attempt that ended well has had another name: MLflow keeps databases open.
             left = sorted(path for path in folder.iterdir() if path.is_dir())
             place = left[0] if left else Path(tempfile.mkdtemp(dir=folder))
-            with _environment({"DAGSTER_HOME": str(place), "MLFLOW_TRACKING_URI": None}):
+            own = {
+                "DAGSTER_HOME": str(place),
+                "MLFLOW_TRACKING_URI": None,
+                REGISTRY_VARIABLE: home.tracking_uri(),
+            }
+            with _environment(own):
                 yield
             shutil.rmtree(place)
     except filelock.Timeout as error:

@@ -1,6 +1,5 @@
 """Runs a whole pipeline in this process, recorded in Dagster's instance like any other run."""
 
-import socket
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 
 from gan_core.config import DataSettings, PipelineSettings
 from gan_core.data.sources import open_source
@@ -17,15 +15,13 @@ from pipelines.components.gan_pipeline import build_pipeline
 from pipelines.home import require_checkout
 from pipelines.instance import open_quiet_instance
 from pipelines.pipeline_files import load_pipeline
+from pipelines.run_processes import PROCESS_TAG, end_dead_runs, tag_of_this_process
 from pipelines.settings_overrides import (
     RESOURCE_KEY,
     SettingsOverrides,
     override_settings,
     run_config,
 )
-
-# Of runs that the command line started: the machine, the process and when it began.
-PROCESS_TAG = "gan_foundry/process"
 
 
 class RunInterruptedError(Exception):
@@ -130,7 +126,7 @@ def materialize(
             instance=instance,
             raise_on_error=False,
             asset_selection=chosen,
-            tags={PROCESS_TAG: _this_process()},
+            tags={PROCESS_TAG: tag_of_this_process()},
         )
     if not result.success:
         _raise_failure(name, result)
@@ -147,32 +143,6 @@ def check_images(data: DataSettings) -> None:
     """Raise FoundryError if one's own images are not there, before anything is written."""
     if data.path is not None:
         _ = open_source(data, Path()).class_names
-
-
-def end_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark as failed what was started here and whose process is gone: killed, or switched off."""
-    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
-    for run in instance.get_runs(unfinished):
-        process = run.tags.get(PROCESS_TAG)
-        if process is not None and not _is_alive(process):
-            instance.report_run_failed(run, "the process of this run was killed")
-
-
-def _this_process() -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()} {process.pid} {process.create_time():.2f}"
-
-
-def _is_alive(description: str) -> bool:
-    host, number, created = description.split()
-    if host != socket.gethostname():
-        return True  # only its own machine can tell
-    try:
-        process = psutil.Process(int(number))
-        same = f"{process.create_time():.2f}" == created
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _raise_failure(name: str, result: dg.ExecuteInProcessResult) -> None:

@@ -35,8 +35,9 @@ def keys_of_text(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 # Whoever launches a run cannot name a path, address, module or command in it: only numbers and the
-# words that a setting lists. All other settings stand in the pipeline's own file.
-NOT_IN_RUN_CONFIG = frozenset(keys_of_text(PipelineSettings))
+# words that a setting lists. All other settings stand in the pipeline's own file, and so does what
+# people are told of: nobody runs in silence.
+NOT_IN_RUN_CONFIG = frozenset(keys_of_text(PipelineSettings)) | {"notifications.events"}
 
 
 def override_settings(settings: PipelineSettings, values: Mapping[str, Any]) -> PipelineSettings:

@@ -206,7 +206,7 @@ class TrackedRun:
 def open_run(
     pipeline: str, settings: PipelineSettings, key: str, tags: Mapping[str, Any]
 ) -> TrackedRun:
-    """The MLflow run of a generator: found by its key, or made with all settings as parameters.
+    """The MLflow run of a generator: found by its key, or made with its settings as parameters.
 
     Args:
         pipeline: Its name is the experiment's.
@@ -270,7 +270,11 @@ def _experiment(client: "MlflowClient", name: str) -> str:
 def _log_parameters(run: TrackedRun, settings: PipelineSettings) -> None:
     from mlflow.entities import Param
 
-    parameters = [Param(key, str(value)) for key, value in flat_settings(settings).items()]
+    parameters = [
+        Param(key, str(value))
+        for key, value in flat_settings(settings).items()
+        if not key.startswith("notifications.")  # people's addresses say nothing of a training
+    ]
     run.client.log_batch(run.run_id, params=parameters)
 
 

@@ -63,6 +63,10 @@ class DcganGenerator(nn.Module):
 class DcganDiscriminator(nn.Module):
     """Maps images to the logit of the probability that they are real.
 
+    After the convolutions, each of which sees a part of the image, one hidden layer sees all of it.
+    (With their mean over the image in its place, three of them judge patches of 18 pixels: strokes
+    get right, digits do not.)
+
     Args:
         channels: Feature maps from the finest resolution to the coarsest; each step but the last
             halves it.
@@ -81,6 +85,9 @@ class DcganDiscriminator(nn.Module):
             layers += [nn.LeakyReLU(0.2)]
             previous = width
         layers += [nn.Conv2d(previous, channels[-1], kernel_size=3, padding=1), nn.LeakyReLU(0.2)]
+        factor = 2 ** (len(channels) - 1)
+        area = (shape[0] // factor) * (shape[1] // factor)
+        layers += [nn.Flatten(), nn.Linear(channels[-1] * area, channels[-1]), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.score = nn.Linear(channels[-1], 1)
         self.embedding = nn.Embedding(classes, channels[-1]) if classes else None
@@ -95,7 +102,7 @@ class DcganDiscriminator(nn.Module):
         Returns:
             Logits, float, shape (n,); their sigmoid is the probability of "real".
         """
-        features = self.layers(images).mean(dim=(2, 3))
+        features = self.layers(images)
         logits = self.score(features).squeeze(1)
         if self.embedding is not None:
             logits = logits + (self.embedding(labels) * features).sum(dim=1)

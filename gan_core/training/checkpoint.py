@@ -80,6 +80,14 @@ def module_tensors(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
     return {f"{prefix}/{name}": value for name, value in module.state_dict().items()}
 
 
+def module_file(prefix: str, tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """What `module_tensors` took, without the prefix, as a safetensors file."""
+    below = _below(prefix, tensors)
+    return safetensors.torch.save(
+        {name: t.detach().cpu().contiguous() for name, t in below.items()}
+    )
+
+
 def restore_module(prefix: str, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what `module_tensors` took."""
     module.load_state_dict(_below(prefix, tensors))

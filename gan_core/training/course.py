@@ -12,7 +12,12 @@ from gan_core.generator import ReleasedGenerator
 from gan_core.training.alarms import Alarm, reaction_now, watch_over
 from gan_core.training.checkpoint import Progress
 from gan_core.training.describe import describe_training, draw_grid
-from gan_core.training.job import GRID_FOLDER, JOURNAL_FILE, RELEASE_FOLDER
+from gan_core.training.job import (
+    DISCRIMINATOR_FILE,
+    GRID_FOLDER,
+    JOURNAL_FILE,
+    RELEASE_FOLDER,
+)
 from gan_core.training.journal import Journal, SilentJournal
 from gan_core.training.monitoring import Monitor
 from gan_core.training.step import SCALARS
@@ -184,8 +189,10 @@ class Course:
             return
         chosen, images = self._trainer.released(), self.images
         best = self._watch.best
+        snapshot = None
         if best is not None and self._settings.monitoring.release == "best":
-            chosen, images = self._trainer.released_snapshot(self._folder, best.images), best.images
+            snapshot = images = best.images
+            chosen = self._trainer.released_snapshot(self._folder, snapshot)
         if self._start.finished is None:
             self._finished = self._finished or BUDGET
             self._write_grid(chosen)
@@ -199,6 +206,8 @@ class Course:
         release = self._folder / RELEASE_FOLDER
         release.mkdir(exist_ok=True)
         chosen.save(release)
+        opponent = self._trainer.released_discriminator(self._folder, snapshot)
+        (self._folder / DISCRIMINATOR_FILE).write_bytes(opponent)
 
     def _tell(self, event: str, **values: object) -> None:
         self._journal.write(

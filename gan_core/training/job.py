@@ -15,6 +15,8 @@ OWNER_FILE = "training.pid"
 GRID_FOLDER = "grids"
 SNAPSHOT_FOLDER = "snapshots"
 RELEASE_FOLDER = "generator"
+DISCRIMINATOR_FILE = "discriminator.safetensors"  # of the released snapshot, to start others from
+START_FOLDER = "start"  # the weights that the training begins with, if not random ones
 
 # How the process ends, besides 0 and Python's 1 for a bug.
 EXIT_USER_ERROR = 2
@@ -22,7 +24,7 @@ EXIT_DISK_FULL = 74  # EX_IOERR
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: a checkpoint was written; starting the job again continues
 
 # Raised when the same job would train another generator.
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 
 # Settings of the training that a job may have otherwise than the one it continues.
 NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes")
@@ -41,6 +43,8 @@ class TrainingJob(BaseModel):
         feature_network: Folder of the network, and of the reference, that the distance is measured
             with while training; None to train unmeasured.
         feature_network_sha256: Its hash.
+        start_sha256: Of the generator's weights in the folder's `START_FOLDER` that the training
+            begins with; None to begin with random ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +59,7 @@ class TrainingJob(BaseModel):
     threads: int
     feature_network: Path | None = None
     feature_network_sha256: str | None = None
+    start_sha256: str | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 
+from gan_core.data.hashing import file_sha256
 from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
-from gan_core.generator import GeneratorConfig, ReleasedGenerator
+from gan_core.generator import WEIGHTS_FILE, GeneratorConfig, ReleasedGenerator
 from gan_core.networks import build_discriminator, build_generator
 from gan_core.training.augmentation import AugmentationStrength
 from gan_core.training.checkpoint import (
     Progress,
     load_tensors,
+    module_file,
     module_tensors,
     optimizer_tensors,
     read_progress,
@@ -24,7 +26,13 @@ from gan_core.training.checkpoint import (
     save_checkpoint,
 )
 from gan_core.training.graph import GraphedStep, Play
-from gan_core.training.job import CHECKPOINT_FILE, SNAPSHOT_FOLDER, TrainingJob
+from gan_core.training.job import (
+    CHECKPOINT_FILE,
+    DISCRIMINATOR_FILE,
+    SNAPSHOT_FOLDER,
+    START_FOLDER,
+    TrainingJob,
+)
 from gan_core.training.processes import ALONE, Processes, share_batch_statistics
 from gan_core.training.step import (
     SCALARS,
@@ -179,14 +187,17 @@ class Trainer:
         save_checkpoint(path, self._tensors(), self.progress)
 
     def restore(self, folder: Path) -> None:
-        """Continue from the folder's checkpoint, if there is one.
+        """Continue from the folder's checkpoint, if there is one; else begin as the job says.
 
         Raises:
-            FoundryError: It belongs to a job with other settings, or with a larger budget.
+            FoundryError: It belongs to a job with other settings, or with a larger budget; or the
+                weights to begin with are not those of the job.
         """
         path = folder / CHECKPOINT_FILE
         found = read_progress(path)
         if found is None:
+            if self.job.start_sha256 is not None:
+                self._begin_with(folder / START_FOLDER, self.job.start_sha256)
             return
         if found.job_fingerprint != self.job.fingerprint:
             raise FoundryError(
@@ -226,6 +237,29 @@ class Trainer:
             "latent_stream": self.latent_stream.get_state(),
             "sums": self.sums,
         }
+
+    def _begin_with(self, start: Path, sha256: str) -> None:
+        """Take the weights of a released generator, and of its opponent where they were kept."""
+        weights = start / WEIGHTS_FILE
+        if file_sha256(weights) != sha256:
+            raise FoundryError(
+                f"{weights} is not the file with hash {sha256[:16]} that the job begins with; "
+                f"remove {start.parent} and materialize the generator again."
+            )
+        released = load_tensors(weights)
+        self.game.generator.load_state_dict(released)
+        self.average.load_state_dict(released)
+        if (start / DISCRIMINATOR_FILE).exists():
+            self.game.discriminator.load_state_dict(load_tensors(start / DISCRIMINATOR_FILE))
+
+    def released_discriminator(self, folder: Path, images_shown: int | None) -> bytes:
+        """The discriminator as a safetensors file: that of a snapshot, or as it is now."""
+        tensors = (
+            module_tensors("discriminator", self.game.discriminator)
+            if images_shown is None
+            else load_tensors(folder / SNAPSHOT_FOLDER / snapshot_name(images_shown))
+        )
+        return module_file("discriminator", tensors)
 
     def _restore_players(self, tensors: dict[str, torch.Tensor]) -> None:
         restore_module("generator", self.game.generator, tensors)

@@ -16,6 +16,7 @@ from pipelines.assets.stage import (
     inline_png,
 )
 from pipelines.assets.tracked_training import tracked_run
+from pipelines.notifications import blocked_by_checks, tell
 from pipelines.store import open_stage
 from pipelines.tracking import tracking_errors
 
@@ -98,6 +99,10 @@ def _work(stage: StageContext) -> StageResult:
         )
         run.set_tags({"evaluation.card": found.card.line})
         run.log_files([path / EVALUATION_FILE, path / PAGE_FILE], "evaluation")
+    blocked = settings.checks.blocking and not found.passed
+    if blocked and not stage.was_recorded(path.name):
+        message = blocked_by_checks(stage.pipeline, found, stage.run_id, run.url)
+        tell(stage.settings.notifications, message, stage.dagster.log)
     return StageResult(
         path.name,
         folder.reused,

@@ -4,6 +4,7 @@ import dagster as dg
 
 from gan_core.device import choose_device
 from pipelines.assets.stage import Stage, StageContext, StageResult
+from pipelines.devices import POOL
 from pipelines.store import open_stage
 
 
@@ -14,11 +15,11 @@ def _work(stage: StageContext) -> StageResult:
 
     images = open_image_set(stage.upstream("training_images"))
     settings = stage.settings.feature_network
-    device = choose_device(stage.settings.training.device)
     path = stage.path(images.sha256, settings)
     with open_stage(path) as folder:
         if folder.working:
-            with stage.device():
+            with stage.devices():
+                device = choose_device(stage.settings.training.device)
                 network = make_feature_network(images, settings, device)
                 network.save(folder.working)
                 Reference.measure(network, images.train).save(folder.working)
@@ -32,7 +33,6 @@ def _work(stage: StageContext) -> StageResult:
             "feature_dim": network.config.feature_dim,
             "trained_on": len(images.train) if network.config.classes else 0,
             **({} if accuracy is None else {"held_out_accuracy": accuracy}),
-            "device": device,
             "sha256": network.sha256,
             "folder": dg.MetadataValue.path(path),
         },
@@ -46,6 +46,6 @@ FEATURE_NETWORK = Stage(
     "of the training images, or a random network where they have no labels.",
     upstream=("training_images",),
     kinds=frozenset({"python", "pytorch"}),
-    pool="gpu",
+    pool=POOL,
     version="3",
 )

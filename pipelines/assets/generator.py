@@ -15,12 +15,14 @@ from gan_core.training.job import (
 from gan_core.training.journal import read_journal
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
 from pipelines.assets.tracked_training import JournalFollower, tracked_run_if_reachable
+from pipelines.devices import POOL
 from pipelines.launch import (
     TrainingCrashedError,
     continue_smaller_budget,
     run_job,
     write_job,
 )
+from pipelines.start_weights import Origin, fetch_start
 from pipelines.store import open_stage
 from pipelines.tracking import TrackedRun
 
@@ -39,6 +41,15 @@ def _work(stage: StageContext) -> StageResult:
     with open_stage(path, resumable=True) as folder:
         if folder.working:
             network = FeatureNetwork.load(network_folder)
+            origin = fetch_start(
+                stage.pipeline,
+                settings.training.start_from,
+                settings.network,
+                images,
+                folder.working,
+            )
+            if settings.training.start_from != "scratch":
+                stage.dagster.log.info(describe_start(stage.pipeline, origin))
             job = write_job(
                 folder.working,
                 stage.pipeline,
@@ -47,6 +58,7 @@ def _work(stage: StageContext) -> StageResult:
                 image_set_sha256=images.sha256,
                 feature_network=network_folder,
                 feature_network_sha256=network.sha256,
+                start_sha256=origin.sha256 if origin else None,
             )
             if shorter := continue_smaller_budget(job, folder.working):
                 stage.dagster.log.info(
@@ -54,7 +66,7 @@ def _work(stage: StageContext) -> StageResult:
                     f"{job.training.kimg:g} kimg"
                 )
             follower = JournalFollower(stage, path.name, folder.working)
-            with stage.device():
+            with stage.devices(job.training.processes):
                 try:
                     run_job(folder.working, follower)
                 except (FoundryError, TrainingCrashedError):
@@ -62,10 +74,20 @@ def _work(stage: StageContext) -> StageResult:
                     raise
     run = tracked_run_if_reachable(stage, path)
     rows = [row for _, row in read_journal(path / JOURNAL_FILE)]
-    return StageResult(path.name, folder.reused, _metadata(path, rows, run))
+    return StageResult(path.name, folder.reused, _metadata(stage.pipeline, path, rows, run))
 
 
-def _metadata(path: Path, rows: list[dict[str, Any]], run: TrackedRun | None) -> dict[str, Any]:
+def describe_start(pipeline: str, origin: Origin | None) -> str:
+    """What a training began with, for people."""
+    if origin is None:
+        return "scratch"
+    opponent = "and its discriminator" if origin.with_discriminator else "and a new discriminator"
+    return f"{pipeline} version {origin.version} {opponent}"
+
+
+def _metadata(
+    pipeline: str, path: Path, rows: list[dict[str, Any]], run: TrackedRun | None
+) -> dict[str, Any]:
     from gan_core.data.hashing import file_sha256
     from gan_core.generator import WEIGHTS_FILE
 
@@ -84,6 +106,7 @@ def _metadata(path: Path, rows: list[dict[str, Any]], run: TrackedRun | None) ->
         }
     )
     return {
+        "started_from": describe_start(pipeline, Origin.read(path)),
         "kimg": progress[-1]["kimg"],
         "training_seconds": end["seconds"],
         "ended_by": end["reason"],
@@ -147,6 +170,7 @@ GENERATOR = Stage(
     "journal, sample grids and checkpoints. An interrupted training continues.",
     upstream=("training_images", "feature_network"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
-    pool="gpu",
-    version="2",
+    pool=POOL,
+    version="3",
+    resumes=True,
 )

@@ -1,11 +1,9 @@
 """`raw_images`: the images as their source has them, verified, counted and listed."""
 
-from pathlib import Path
-
 import dagster as dg
 
-from gan_core.config import DataSettings
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
+from pipelines.new_data import state_of_files
 from pipelines.store import open_stage
 
 LISTING_SETTINGS = {"source", "archive", "sha256", "path", "held_out_fraction", "split_seed"}
@@ -15,7 +13,7 @@ def _work(stage: StageContext) -> StageResult:
     from gan_core.data.manifest import PREVIEW_FILE, list_images, open_raw_images
 
     data = stage.settings.data
-    path = stage.path(data.model_dump(mode="json", include=LISTING_SETTINGS), _state_of_path(data))
+    path = stage.path(data.model_dump(mode="json", include=LISTING_SETTINGS), state_of_files(data))
     with open_stage(path) as folder:
         if folder.working:
             list_images(data, folder.working)
@@ -43,18 +41,6 @@ def _work(stage: StageContext) -> StageResult:
             "manifest": dg.MetadataValue.path(path / "manifest.parquet"),
             "dagster/column_schema": dg.TableSchema(columns=columns),
         },
-    )
-
-
-def _state_of_path(data: DataSettings) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the files of one's own images: changed files are listed again."""
-    if data.path is None:
-        return []
-    place = Path(data.path)
-    files = [place] if place.is_file() else (item for item in place.rglob("*") if item.is_file())
-    return sorted(
-        (str(file), status.st_size, status.st_mtime_ns)
-        for file, status in ((file, file.stat()) for file in files)
     )
 
 

@@ -13,13 +13,20 @@ import dagster as dg
 from gan_core.config import PipelineSettings, fingerprint
 from gan_core.device import choose_device
 from gan_core.errors import FoundryError
-from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER, TrainingJob
+from gan_core.training.job import (
+    DISCRIMINATOR_FILE,
+    JOURNAL_FILE,
+    RELEASE_FOLDER,
+    TrainingJob,
+)
 from gan_core.training.journal import read_journal
 from pipelines.assets.evaluation import REFERENCE_FILE
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_grid
 from pipelines.assets.tracked_training import tracked_run
 from pipelines.gate import Verdict, compare, refused_alone
 from pipelines.machine import describe_machine
+from pipelines.notifications import decided, tell
+from pipelines.start_weights import ARTIFACT_FOLDER, Origin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +108,11 @@ def _work(stage: StageContext) -> StageResult:
             decision = _decide(stage, before, evaluation, training / RELEASE_FOLDER)
             sentence = _carry_out(stage, run, version, before, decision)
             run.client.set_model_version_tag(model, str(version.version), DECIDED_TAG, basis)
-        aliases = ledger.current_aliases(run.client, model).of(version.version)
+        after = ledger.current_aliases(run.client, model)
+    if decision is not None:
+        message = decided(version, evaluation, before, after, sentence, stage.run_id, run.url)
+        tell(stage.settings.notifications, message, stage.dagster.log)
+    aliases = after.of(version.version)
     alias = aliases[0] if aliases else "none"
     return StageResult(
         f"{weights[:16]}-{version.version}",
@@ -137,7 +148,7 @@ def _register(
 
     image_folder, training = stage.upstream("training_images"), stage.upstream("generator")
     images, job = open_image_set(image_folder), TrainingJob.read(training)
-    settings = without_places(as_trained(stage.settings, job))
+    settings = without_places(as_trained(stage.settings, job, Origin.read(training)))
     low, high = evaluation.gate.metrics["frechet_distance"].interval
     tags = {
         registry.WEIGHTS_TAG: weights,
@@ -151,6 +162,7 @@ def _register(
         "generator_key": training.name,
         "dagster.run_id": stage.run_id,
     }
+    run.log_files([training / DISCRIMINATOR_FILE], ARTIFACT_FOLDER)
     number = registry.register_generator(
         stage.pipeline,
         training / RELEASE_FOLDER,
@@ -162,9 +174,16 @@ def _register(
     return registry.get_version(run.client, stage.pipeline, number)
 
 
-def as_trained(settings: PipelineSettings, job: TrainingJob) -> PipelineSettings:
+def as_trained(
+    settings: PipelineSettings, job: TrainingJob, origin: Origin | None
+) -> PipelineSettings:
     """The settings with what the job trained: those of this run may be others."""
-    chosen = {"device": job.device, "precision": job.precision, "threads": job.threads}
+    chosen = {
+        "device": job.device,
+        "precision": job.precision,
+        "threads": job.threads,
+        "start_from": origin.version if origin else "scratch",  # the champion is soon another one
+    }
     training = job.training.model_copy(update=chosen)
     return settings.model_copy(update={"network": job.network, "training": training})
 
@@ -334,4 +353,5 @@ REGISTERED_MODEL = Stage(
     upstream=("samples", "evaluation", "generator", "feature_network", "training_images"),
     kinds=frozenset({"python", "mlflow"}),
     version="2",
+    ages=True,
 )

@@ -5,10 +5,11 @@ No stage's own work is here.
 
 import base64
 import contextlib
+import datetime
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import dagster as dg
 
 from gan_core.config import PipelineSettings, fingerprint
 from gan_core.errors import FoundryError
-from pipelines.device_lock import device_to_oneself
+from pipelines.devices import devices_to_oneself
 from pipelines.home import store_folder
 from pipelines.progress import publish
 from pipelines.settings_overrides import SettingsOverrides
@@ -54,14 +55,15 @@ class StageContext:
         return self.dagster.run.run_id
 
     @contextlib.contextmanager
-    def device(self) -> Iterator[None]:
-        """Hold the device alone; waiting for it is told."""
+    def devices(self, count: int = 1) -> Iterator[None]:
+        """Hold devices alone; waiting for them is told, and which they are."""
 
         def tell() -> None:
             publish("waiting", self.stage)
-            self.dagster.log.info("waiting for the device: another training has it")
+            self.dagster.log.info("waiting for a device: other trainings have them all")
 
-        with device_to_oneself(tell):
+        with devices_to_oneself(self.settings.training.device, count, tell) as names:
+            self.dagster.log.info(f"on {', '.join(names)}")
             yield
 
     def path(self, *inputs: Any) -> Path:
@@ -76,9 +78,7 @@ class StageContext:
             FoundryError: It was never materialized, or its folder is gone.
         """
         asset_key = dg.AssetKey([self.pipeline, stage])
-        records = self.dagster.instance.fetch_materializations(
-            asset_key, limit=MATERIALIZATIONS_SEARCHED
-        ).records
+        records = self._materializations(asset_key)
         run_id = self.run_id
         own = [record for record in records if record.run_id == run_id]
         name = asset_key.to_user_string()
@@ -87,13 +87,29 @@ class StageContext:
                 f"{name} was never materialized; materialize it before "
                 f"{self.pipeline}/{self.stage}."
             )
-        materialization = (own or records)[0].asset_materialization
-        tags = (materialization.tags if materialization else None) or {}
-        key = tags.get("dagster/data_version", "")
+        key = _data_version((own or records)[0])
         folder = stage_path(store_folder(), self.pipeline, stage, key)
         if not key or not folder.exists():
             raise FoundryError(f"the folder {folder} of {name} is gone; materialize {name} again.")
         return folder
+
+    def was_recorded(self, key: str) -> bool:
+        """Whether a run before this one recorded this stage with this key, as Dagster remembers."""
+        records = self._materializations(dg.AssetKey([self.pipeline, self.stage]))
+        return any(_data_version(record) == key for record in records)
+
+    def _materializations(self, asset_key: dg.AssetKey) -> Sequence[dg.EventLogRecord]:
+        """The latest, newest first."""
+        return self.dagster.instance.fetch_materializations(
+            asset_key, limit=MATERIALIZATIONS_SEARCHED
+        ).records
+
+
+def _data_version(record: dg.EventLogRecord) -> str:
+    """The data version of a materialization; empty if it has none."""
+    materialization = record.asset_materialization
+    tags = (materialization.tags if materialization else None) or {}
+    return tags.get("dagster/data_version", "")
 
 
 @dataclass(frozen=True)
@@ -145,6 +161,8 @@ class Stage:
         pool: Concurrency pool, for stages that want the whole device.
         checks: Asset checks that its work gives the outcomes of, with their descriptions.
         version: Raised when the same inputs would give another result.
+        resumes: Whether it goes on where it was when it crashed; then it is tried again.
+        ages: Whether it is shown as overdue when it is old.
     """
 
     name: str
@@ -155,9 +173,13 @@ class Stage:
     pool: str | None = None
     checks: Mapping[str, str] = field(default_factory=dict)
     version: str = "1"
+    resumes: bool = False
+    ages: bool = False
 
     def build_asset(self, pipeline: str, settings: PipelineSettings) -> dg.AssetsDefinition:
         """The Dagster asset of this stage in a pipeline."""
+        operation = settings.operation
+        hours = operation.freshness_hours if self.ages else None
 
         @dg.asset(
             name=self.name,
@@ -168,6 +190,12 @@ class Stage:
             kinds=set(self.kinds),
             pool=self.pool,
             code_version=self.version,
+            owners=list(operation.owners),
+            tags={"gan_foundry/pipeline": pipeline},
+            retry_policy=dg.RetryPolicy(operation.retries) if self.resumes else None,
+            freshness_policy=dg.FreshnessPolicy.time_window(datetime.timedelta(hours=hours))
+            if hours
+            else None,
             config_schema={},  # what a run changes goes through `overrides`
             check_specs=[
                 dg.AssetCheckSpec(
@@ -223,13 +251,15 @@ def inline_grid(pixels: "np.ndarray", caption: str) -> dg.MarkdownMetadataValue:
     return inline_png(png_bytes(pixels, display_scale(pixels)), caption)
 
 
-def inline_png(content: bytes, caption: str) -> dg.MarkdownMetadataValue:
+def inline_png(
+    content: bytes, caption: str, most_bytes: int = INLINE_IMAGE_BYTES
+) -> dg.MarkdownMetadataValue:
     """PNG bytes as a picture in Dagster's pages, made smaller where it is too large for them."""
     import PIL.Image
 
-    while len(content) > INLINE_IMAGE_BYTES:
+    while len(content) > most_bytes:
         with PIL.Image.open(io.BytesIO(content)) as picture:
-            share = 0.9 * math.sqrt(INLINE_IMAGE_BYTES / len(content))
+            share = 0.9 * math.sqrt(most_bytes / len(content))
             size = (int(picture.width * share), int(picture.height * share))
             smaller = picture.resize(size, PIL.Image.Resampling.LANCZOS)
         buffer = io.BytesIO()

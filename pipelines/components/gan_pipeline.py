@@ -16,7 +16,9 @@ from pipelines.assets.raw_images import RAW_IMAGES
 from pipelines.assets.registered_model import REGISTERED_MODEL
 from pipelines.assets.samples import SAMPLES
 from pipelines.assets.training_images import TRAINING_IMAGES
+from pipelines.new_data import build_new_data_sensor
 from pipelines.pipeline_files import resolve_paths
+from pipelines.schedules import build_schedule
 
 STAGES = (
     RAW_IMAGES,
@@ -72,14 +74,22 @@ class GanPipeline(dg.Component):
 
 
 def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:
-    """The assets of one pipeline, the job that materializes them all, and that of the aliases.
+    """The assets of one pipeline, its jobs, and what starts them without anybody.
 
     Args:
         name: The pipeline's.
         settings: Its own.
+
+    Raises:
+        FoundryError: A setting is wrong in a way that only Dagster knows.
     """
     assets = [stage.build_asset(name, settings) for stage in STAGES]
     job = dg.define_asset_job(
         name, dg.AssetSelection.groups(name), description=settings.description
     )
-    return dg.Definitions(assets=assets, jobs=[job, build_alias_job(name)])
+    return dg.Definitions(
+        assets=assets,
+        jobs=[job, build_alias_job(name)],
+        schedules=[build_schedule(name, settings.schedule, job)] if settings.schedule.cron else [],
+        sensors=[build_new_data_sensor(name, settings, job)] if settings.on_new_data else [],
+    )

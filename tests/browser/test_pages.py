@@ -14,6 +14,7 @@ from tests.browser.foreign_page import serve_foreign_page
 from tests.e2e.conftest import run_command
 from tests.e2e.test_digits import STAGES
 from tests.faults.runs import trainers
+from tests.gan_core.trainings import wait_until
 from tests.running_ui import RunningUi
 
 pytestmark = pytest.mark.slow
@@ -31,6 +32,9 @@ CANCEL_SECONDS = 20.0  # at rest it takes a few; then Dagster would leave the ru
 LAUNCH = """mutation { launchRun(executionParams: {
   selector: {repositoryLocationName: "gan_foundry", repositoryName: "__repository__",
              jobName: "digits"}, runConfigData: "{}", mode: "default"}) { __typename } }"""
+SCHEDULE_STATE = """{ scheduleOrError(scheduleSelector: {repositoryLocationName: "gan_foundry",
+  repositoryName: "__repository__", scheduleName: "digits_schedule"}) {
+    ... on Schedule { scheduleState { status } } } }"""
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,16 @@ def test_a_page_of_another_port_changes_and_learns_nothing(
     assert "scratch" not in ui.experiments()
     done = requests.post(f"{ui.dagster}/graphql", json={"query": delete_run}, timeout=30).json()
     assert done == {"data": {"deletePipelineRun": {"__typename": "DeletePipelineRunSuccess"}}}
+
+
+def test_the_schedule_is_switched_on_in_the_pages(ui: RunningUi, page: Page) -> None:
+    steps.switch_on(page, ui.dagster, "digits_schedule")
+    wait_until(
+        lambda: (
+            ui.graphql(SCHEDULE_STATE)["scheduleOrError"]["scheduleState"]["status"] == "RUNNING"
+        ),
+        "the schedule's start",
+    )
 
 
 def test_a_training_that_is_terminated_in_the_page_leaves_a_checkpoint_and_no_process(

@@ -52,7 +52,7 @@ def test_flops_of_dcgan_are_those_of_its_layers() -> None:
     for before, after in ((1, 32), (32, 64)):
         pixels //= 4
         expected += pixels * 16 * before * after
-    expected += pixels * 9 * 64 * 128 + 128
+    expected += pixels * 9 * 64 * 128 + pixels * 128 * 128 + 128
     assert flops_per_image(discriminator, torch.zeros(1, 1, 16, 16), LABEL) == 2 * expected
 
 

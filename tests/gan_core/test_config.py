@@ -161,6 +161,24 @@ def test_image_folder_needs_one_place_and_archives_a_hash(data: dict[str, str], 
     assert words in refusal(data={"source": "image_folder", **data})
 
 
+def test_new_data_is_watched_only_where_images_can_change() -> None:
+    assert "on_new_data is true, but" in refusal(data=DIGITS, on_new_data=True)
+    folder = {"source": "image_folder", "path": "faces"}
+    assert parse_settings({"data": folder, "on_new_data": True}, "x").on_new_data
+
+
+def test_schedules_are_in_time_zones_that_exist() -> None:
+    schedule = {"cron": "0 3 * * *", "timezone": "Europe/Atlantis"}
+    sentence = refusal(data=DIGITS, schedule=schedule)
+    assert "schedule.timezone" in sentence
+    assert "'Europe/Atlantis' is no time zone" in sentence
+
+
+@pytest.mark.parametrize("owner", ["somebody", "team:", "@"])
+def test_owners_are_addresses_or_teams(owner: str) -> None:
+    assert "operation.owners" in refusal(data=DIGITS, operation={"owners": [owner]})
+
+
 def test_place_of_images_goes_only_with_image_folder() -> None:
     assert "`path` goes with source image_folder" in refusal(data={**DIGITS, "path": "faces"})
 
@@ -233,13 +251,15 @@ OTHER_VALUES = {
     "gate.tolerance": 0.2,
     "schedule.cron": "0 3 * * 1",
     "schedule.timezone": "Europe/Berlin",
-    "on_new_data": True,
     "operation.quiet_seconds": 5.0,
     "operation.priority": 3,
     "operation.max_runtime_minutes": 90.0,
     "operation.retries": 2,
     "operation.freshness_hours": 24.0,
     "operation.owners": ["team:vision"],
+    "notifications.webhook_variable": "SLACK_WEBHOOK_URL",
+    "notifications.email_to": ["a@b.org"],
+    "notifications.events": ["failure"],
     "gate.distance_over_floor_most": 2.0,
     "data.source": "mnist",
     "data.resolution": 32,
@@ -258,6 +278,7 @@ OTHER_VALUES = {
     "training.kimg": 1.0,
     "training.batch_size": 8,
     "training.accumulation_steps": 2,
+    "training.start_from": 3,
     "training.seed": 1,
     "training.precision": "fp32",
     "training.device": "cpu",
@@ -327,7 +348,7 @@ OTHER_VALUES = {
     "samples.truncation": 0.5,
 }
 # These can have no second value beside the digits, or at all.
-ONE_VALUE = {"data.path", "data.archive", "training.processes"}
+ONE_VALUE = {"data.path", "data.archive", "training.processes", "on_new_data"}
 
 
 def test_fingerprint_changes_with_any_setting() -> None:

@@ -161,6 +161,15 @@ def test_untrained_generators_give_different_images_neither_flat_nor_saturated(f
     assert (images.abs() > 0.99).float().mean() < 0.1
 
 
+def test_dcgan_discriminators_see_where_in_the_image_something_is() -> None:
+    discriminator = build_discriminator(settings("dcgan"), (32, 32, 1), 0)
+    images = torch.zeros(2, 1, 32, 32)
+    images[0, :, 8:12, 8:12] = 1.0  # both so far from the edges that no convolution knows which
+    images[1, :, 20:24, 20:24] = 1.0
+    one, other = discriminator(images, some_labels(2, 0))
+    assert abs(one - other) > 1e-4
+
+
 @both_families
 def test_untrained_discriminators_tell_images_apart(family: str) -> None:
     torch.manual_seed(0)

@@ -68,6 +68,16 @@ def test_a_training_that_was_continued_is_continued_again(
     assert reproduce("stripes", version.version, images).same_weights
 
 
+def test_a_training_that_began_with_a_champion_begins_with_that_version_again(
+    pipeline: TinyPipeline, images: Path
+) -> None:
+    again = {"training__start_from": "champion", "training__seed": 5}
+    assert metadata(pipeline.run(**again))["registered_model"]["version"] == 2
+    set_alias = tracking.connect().set_registered_model_alias
+    set_alias("stripes", registry.CHAMPION, "2")
+    assert reproduce("stripes", 2, images).same_weights
+
+
 def test_other_weights_are_judged_by_their_distance(pipeline: TinyPipeline, images: Path) -> None:
     set_tag(registry.WEIGHTS_TAG, "of another machine")
     set_tag(registry.MACHINE_TAG, "another processor, torch 1.0")

@@ -1,0 +1,152 @@
+"""What a retraining begins with, when the settings say so: the weights of a registered version.
+
+Its generator lies in the registry; the discriminator that it was trained against is kept as an
+artifact of its MLflow run, because without it the first steps would undo what was learned.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from gan_core.errors import FoundryError
+from gan_core.training.job import DISCRIMINATOR_FILE, ENGINE_VERSION, START_FOLDER
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from gan_core.config import NetworkSettings
+    from gan_core.data.image_set import ImageSet
+    from gan_core.generator import GeneratorConfig
+    from pipelines.registry import RegisteredVersion
+
+ORIGIN_FILE = "origin.json"
+ARTIFACT_FOLDER = f"discriminator/engine_{ENGINE_VERSION}"  # of the run in MLflow
+# Where versions are looked up, if not in the registry of this home: a reproduction has its own.
+REGISTRY_VARIABLE = "GAN_FOUNDRY_START_REGISTRY"
+
+
+class Origin(BaseModel):
+    """The version that a training began with.
+
+    Attributes:
+        version: Of the registered model of the same name.
+        sha256: Of its generator's weights.
+        with_discriminator: Whether its discriminator was kept, too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    sha256: str
+    with_discriminator: bool
+
+    @classmethod
+    def read(cls, training: Path) -> "Origin | None":
+        """Of a training folder; None if it began from scratch."""
+        file = training / START_FOLDER / ORIGIN_FILE
+        return cls.model_validate_json(file.read_text()) if file.exists() else None
+
+
+def fetch_start(
+    model: str,
+    start_from: str | int,
+    network: "NetworkSettings",
+    images: "ImageSet",
+    training: Path,
+) -> Origin | None:
+    """Put the weights to begin with into a training folder, unless an earlier attempt did.
+
+    Args:
+        model: The registered model, which has the pipeline's name.
+        start_from: As in the settings.
+        network: Of the training.
+        images: That it learns from.
+        training: The training folder.
+
+    Returns:
+        What it begins with; None for random weights.
+
+    Raises:
+        FoundryError: There is no such version, it has other networks or images, or the registry
+            cannot be used.
+    """
+    if start_from == "scratch":
+        return None
+    if (found := Origin.read(training)) is not None:
+        return found
+    from gan_core.data.hashing import file_sha256
+    from gan_core.generator import WEIGHTS_FILE, load_generator
+    from pipelines import tracking
+
+    with tracking.tracking_errors(), tempfile.TemporaryDirectory(dir=training) as temporary:
+        client = _connect()
+        version = _find(client, model, start_from)
+        if version is None:
+            return None
+        generator = load_generator(version.uri)
+        _require_same(version.name, generator.config, network, images)
+        folder = Path(temporary) / START_FOLDER
+        folder.mkdir()
+        generator.save(folder)
+        origin = Origin(
+            version=version.version,
+            sha256=file_sha256(folder / WEIGHTS_FILE),
+            with_discriminator=_fetch_discriminator(client, version, folder),
+        )
+        (folder / ORIGIN_FILE).write_text(origin.model_dump_json(indent=2))
+        folder.rename(training / START_FOLDER)
+    return origin
+
+
+def _connect() -> "MlflowClient":
+    import mlflow
+
+    from pipelines import tracking
+
+    client = tracking.connect()
+    if elsewhere := os.environ.get(REGISTRY_VARIABLE):
+        mlflow.set_tracking_uri(elsewhere)
+        return mlflow.MlflowClient(elsewhere)
+    return client
+
+
+def _find(client: "MlflowClient", model: str, start_from: str | int) -> "RegisteredVersion | None":
+    from pipelines import ledger, registry
+
+    known = registry.models(client)
+    if isinstance(start_from, int):
+        if model not in known:
+            raise registry.no_such_model(model, known)
+        return registry.get_version(client, model, start_from)
+    champion = ledger.current_aliases(client, model).champion if model in known else None
+    return None if champion is None else registry.get_version(client, model, champion)
+
+
+def _require_same(
+    name: str, config: "GeneratorConfig", network: "NetworkSettings", images: "ImageSet"
+) -> None:
+    shape = (images.shape, images.class_names if network.conditional else ())
+    own = (config.shape, config.class_names if config.network.conditional else ())
+    if config.network == network and own == shape:
+        return
+    what = "networks" if config.network != network else "images or classes"
+    raise FoundryError(
+        f"training.start_from is {name}, which has other {what} than this training; set it to "
+        "scratch, or use the same ones."
+    )
+
+
+def _fetch_discriminator(
+    client: "MlflowClient", version: "RegisteredVersion", folder: Path
+) -> bool:
+    if version.run_id is None or not client.list_artifacts(version.run_id, ARTIFACT_FOLDER):
+        return False
+    artifact = f"{ARTIFACT_FOLDER}/{DISCRIMINATOR_FILE}"
+    with tempfile.TemporaryDirectory() as temporary:
+        found = client.download_artifacts(version.run_id, artifact, temporary)
+        shutil.copyfile(found, folder / DISCRIMINATOR_FILE)
+    return True
