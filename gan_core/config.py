@@ -17,6 +17,7 @@ from .errors import FoundryError
 from .notification_settings import NotificationSettings
 from .operation_settings import OperationSettings, ScheduleSettings
 from .settings_base import Fraction, Settings
+from .sweep_settings import SweepSettings, is_sweepable
 
 SourceName = Literal["digits", "mnist", "fashion_mnist", "kmnist", "cifar10", "image_folder"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -490,6 +491,7 @@ class PipelineSettings(Settings):
     )
     operation: OperationSettings = OperationSettings()
     notifications: NotificationSettings = NotificationSettings()
+    sweep: SweepSettings = SweepSettings()
 
     @model_validator(mode="after")
     def _network_makes_the_resolution(self) -> Self:
@@ -504,6 +506,19 @@ class PipelineSettings(Settings):
                 f"on_new_data is true, but the images of data.source {self.data.source} do not "
                 "change; it needs image_folder and data.path"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _swept_settings_are_some(self) -> Self:
+        for key in self.sweep.swept_keys:
+            if key not in setting_keys():
+                raise ValueError(f"sweep.parameters: {_unknown_key(key)}")
+            if not is_sweepable(key):
+                raise ValueError(
+                    f"sweep.parameters: {key} cannot be swept, because its trials could not be "
+                    "compared; take settings of network and training other than the budget, the "
+                    "seed, the intervals, monitoring, alarms and what is left to the machine"
+                )
         return self
 
 
@@ -548,12 +563,13 @@ def apply_overrides(
     if not overrides:
         return settings
     values = settings.model_dump()
+    known = set(setting_keys())
     for key, value in overrides.items():
         *sections, last = key.split(".")
         place: Any = values
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place or isinstance(place[last], dict):
+        if not isinstance(place, dict) or key not in known:
             raise FoundryError(f"{origin}: {_unknown_key(key)}")
         place[last] = value
     return parse_settings(values, origin)

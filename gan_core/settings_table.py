@@ -57,6 +57,8 @@ def _allowed(schema: dict[str, Any]) -> str:
     if schema["type"] == "array":
         items = schema.get("items") or schema["prefixItems"][0]
         return f"list of {_allowed(items)}"
+    if schema["type"] == "object":
+        return "mapping"
     bounds = [
         f"{sign} {schema[key]:g}"
         for key, sign in (

@@ -26,6 +26,7 @@ from pipelines.terminal import (
     move_sentence,
     print_result,
     scores_table,
+    trials_table,
     versions_table,
 )
 
@@ -94,6 +95,55 @@ def ui(port: int, mlflow_port: int, read_only: bool) -> None:
     from pipelines.ui import serve
 
     serve(port, mlflow_port, read_only)
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many there shall be, with those of earlier calls.",
+)
+@click.option(
+    "--timeout-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop then, with a checkpoint; running again goes on.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the section sweep.",
+)
+@json_option
+def sweep(
+    name: str,
+    trials: int,
+    timeout_minutes: float | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Try other settings of pipeline NAME, and write the best as a diff of its file."""
+    from pipelines.pipeline_files import parse_assignment
+
+    overrides = dict(parse_assignment(text) for text in assignments)
+    with _standard_output_to_error(), _running(error_console()):
+        from pipelines.sweep.sweep import sweep_pipeline
+
+        found = sweep_pipeline(name, trials, overrides, timeout_minutes)
+    summary = found.summary()
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    console = Console(highlight=False)
+    console.print(trials_table(summary))
+    if found.winner and found.winner.diff:
+        click.echo(found.winner.diff)
+    for line in (found.plots.sentence, found.sentence):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @main.command()

@@ -14,9 +14,11 @@ class ProgressEvent:
     """One thing that happened.
 
     Attributes:
-        kind: `stage_started`, `waiting` (for the device), `stage_finished` or `training`.
-        stage: The asset's name without its prefix.
-        values: `reused` and `seconds` of a finished stage; a line of the training journal.
+        kind: `stage_started`, `waiting` (for the device), `stage_finished`, `training`,
+            `trial_started`, `trial_finished` or `note`.
+        stage: The asset's name without its prefix, or `trial` or `sweep`.
+        values: `reused` and `seconds` of a finished stage; a line of the training journal; the
+            `text` of a trial or note, and a trial's `outcome`.
     """
 
     kind: str

@@ -49,6 +49,7 @@ CARRIED_FILES = (
     "operation_settings.py",
     "serving.py",
     "settings_base.py",
+    "sweep_settings.py",
 )
 SERVING_REQUIREMENTS = ("mlflow", "numpy", "pydantic", "safetensors", "torch")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -65,6 +66,14 @@ class RunDisplay:
             note = "unchanged, reused" if event.values["reused"] else "done"
             seconds = event.values["seconds"]
             self._console.print(f"[green]✓[/] {event.stage}: {note} in {seconds:.1f} s")
+        elif event.kind == "trial_started":
+            self._console.print(f"[dim]…[/] {escape(event.values['text'])}", soft_wrap=True)
+        elif event.kind == "trial_finished":
+            self._stop_bar()
+            mark = "[green]✓[/]" if event.values["outcome"] == "complete" else "[yellow]✗[/]"
+            self._console.print(f"{mark} {escape(event.values['text'])}", soft_wrap=True)
+        elif event.kind == "note":
+            self._console.print(f"  {escape(event.values['text'])}", soft_wrap=True)
         else:
             self._show_training(event.values)
 
@@ -191,6 +200,33 @@ def collection_table(found: "Collection") -> Table:
                 *(str(len(part)) for part in counts),
                 f"{plan.freed_bytes / 1e6:.0f}",
             )
+    return table
+
+
+def trials_table(summary: dict[str, Any], most: int = 10) -> Table:
+    """The best trials of a sweep, the nearest to the training images first."""
+
+    def rank(trial: dict[str, Any]) -> tuple[bool, float]:
+        distance = trial["distance"]
+        return trial["outcome"] != "complete", float("inf") if distance is None else distance
+
+    names = summary["parameters"]
+    rows = [
+        (
+            str(trial["trial"]),
+            trial["outcome"],
+            "" if trial["distance"] is None else f"{trial['distance']:.3f}",
+            f"{trial['kimg']:g}",
+            f"{trial['seconds']:.0f}",
+            *(str(trial["values"][name]) for name in names),
+        )
+        for trial in sorted(summary["trials"], key=rank)[:most]
+    ]
+    headers = ["trial", "outcome", "distance", "kimg", "s"]
+    headers += [name.partition(".")[2].replace("_", " ") for name in names]
+    table = Table(*(Column(header, overflow="fold") for header in headers))
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -49,6 +49,8 @@ METRICS_OF_EVENTS = {
 EXPERIMENT_OF_TRAININGS = {"mlflow.experimentKind": "custom_model_development"}
 METRICS_A_BATCH = 900  # MLflow takes 1,000 at most
 
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
 DAGSTER_UI_VARIABLE = "GAN_FOUNDRY_DAGSTER_UI"
 MLFLOW_UI_VARIABLE = "GAN_FOUNDRY_MLFLOW_UI"
 DEFAULT_DAGSTER_UI = "http://127.0.0.1:3000"
@@ -198,21 +200,26 @@ class TrackedRun:
                 synchronous=True,
             )
 
-    def end(self, status: Literal["FINISHED", "FAILED"]) -> None:
+    def end(self, status: RunStatus) -> None:
         """Mark the run as over."""
         self.client.set_terminated(self.run_id, status)
 
 
 def open_run(
-    pipeline: str, settings: PipelineSettings, key: str, tags: Mapping[str, Any]
+    pipeline: str,
+    settings: PipelineSettings,
+    key: str,
+    tags: Mapping[str, Any],
+    key_tag: str = KEY_TAG,
 ) -> TrackedRun:
-    """The MLflow run of a generator: found by its key, or made with its settings as parameters.
+    """The MLflow run of a training: found by its key, or made with its settings as parameters.
 
     Args:
         pipeline: Its name is the experiment's.
         settings: Recorded as parameters, by their dotted keys.
         key: Of the generator's stage: the same key is the same training.
         tags: What else to record, such as data hashes and the Dagster run.
+        key_tag: The tag that has the key; another one for what is no generator's training.
 
     Raises:
         FoundryError: The tracking store cannot be used.
@@ -220,12 +227,12 @@ def open_run(
     with tracking_errors():
         client = connect()
         experiment_id = _experiment(client, pipeline)
-        found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        found = client.search_runs([experiment_id], f"tags.`{key_tag}` = '{key}'", max_results=1)
         run = (
             found[0]
             if found
             else client.create_run(
-                experiment_id, run_name=f"{pipeline} {key[:8]}", tags={KEY_TAG: key}
+                experiment_id, run_name=f"{pipeline} {key[:8]}", tags={key_tag: key}
             )
         )
         tracked = TrackedRun(client, run.info.run_id, experiment_id)

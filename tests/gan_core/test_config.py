@@ -346,6 +346,11 @@ OTHER_VALUES = {
     "samples.count": 1,
     "samples.seed": 1,
     "samples.truncation": 0.5,
+    "sweep.parameters": {"training.batch_size": {"choices": [32, 64]}},
+    "sweep.kimg": 5.0,
+    "sweep.evaluations": 4,
+    "sweep.pruning_start": 0.5,
+    "sweep.sampler_seed": 1,
 }
 # These can have no second value beside the digits, or at all.
 ONE_VALUE = {"data.path", "data.archive", "training.processes", "on_new_data"}

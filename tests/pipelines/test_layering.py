@@ -38,7 +38,7 @@ def packages(modules: list[str]) -> set[str]:
 def test_loading_the_definitions_waits_for_no_heavy_library(tmp_path: Path) -> None:
     found = run_alone(LOAD_DEFINITIONS, tmp_path)
     assert "digits" in found["jobs"]
-    heavy = {"torch", "mlflow", "torchvision", "sklearn", "pandas", "matplotlib"}
+    heavy = {"torch", "mlflow", "torchvision", "sklearn", "pandas", "matplotlib", "optuna"}
     assert heavy & packages(found["modules"]) == set()
 
 
