@@ -12,6 +12,7 @@ SWEPT_SECTIONS = ("network.", "training.")
 NOT_SWEPT = {
     "training.kimg",
     "training.seed",
+    "training.start_from",
     "training.precision",
     "training.device",
     "training.threads",
