@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 class RunningUi:
-    """The servers, with a home of their own.
+    """The servers, with a home of their own, of this project or of a copy of it.
 
     Attributes:
         home: Dagster's home; the output is written beside it.
@@ -34,7 +34,7 @@ class RunningUi:
         mlflow: Address of MLflow's pages.
     """
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, project: Path = PROJECT) -> None:
         self.home = home
         self.output = home.parent / "ui.txt"
         home.mkdir(parents=True, exist_ok=True)
@@ -43,8 +43,8 @@ class RunningUi:
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(
                 [GAN_FOUNDRY, "ui", *ports, *options],
-                env={**clean, "DAGSTER_HOME": str(home)},
-                cwd=PROJECT,
+                env={**clean, "DAGSTER_HOME": str(home), "PYTHONPATH": str(project)},
+                cwd=project,
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )

@@ -1,6 +1,7 @@
-"""The pictures of the README: `digits` as it is shipped, materialized in a fresh home.
+"""The pictures of the README, from a run of `digits` to a schedule that promotes a better model.
 
-Run it with `make screenshots`.
+It is a copy of the project that runs, in a fresh home: its file of `digits` is as shipped at first;
+then the budget is raised, and the schedule is one of every minute. Run it with `make screenshots`.
 """
 
 import io
@@ -13,11 +14,14 @@ import PIL.Image
 from playwright.sync_api import Page, expect
 
 from tests.browser import steps
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, copy_project
+from tests.gan_core.trainings import wait_until
 from tests.running_ui import RunningUi
 
 FOLDER = PROJECT / "docs" / "images"
 SETTLE_MILLISECONDS = 2000  # until what moves has come to rest
+RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "gan_foundry") {
+  __typename } }"""
 
 
 def save(page: Page, name: str) -> None:
@@ -29,7 +33,7 @@ def save(page: Page, name: str) -> None:
 
 
 def take_pictures(ui: RunningUi, page: Page) -> None:
-    """Go through the pages as the tests do."""
+    """Go through the pages of a first run as the tests do."""
     steps.open_asset_graph(page, ui.dagster, "digits")
     steps.materialize(page, {})
     page.reload()  # without the note that the run was launched
@@ -49,13 +53,36 @@ def take_pictures(ui: RunningUi, page: Page) -> None:
     save(run, "curves")
 
 
+def take_pictures_of_the_schedule(ui: RunningUi, page: Page, project: Path) -> None:
+    """Raise the budget in the pipeline's file, switch the schedule on, and look at what it does."""
+    first = set(ui.run_statuses())
+    file = project / "pipelines" / "defs" / "digits" / "defs.yaml"
+    text = file.read_text()
+    changed = text.replace("kimg: 150", "kimg: 300").replace('"0 3 * * 1"', '"* * * * *"')
+    assert len(changed) == len(text)
+    file.write_text(changed)
+    ui.graphql(RELOAD)
+    steps.switch_on(page, ui.dagster, "digits_schedule")
+    save(page, "schedule")
+    wait_until(lambda: set(ui.run_statuses()) - first, "the schedule's run", 120)
+    steps.switch_off(page, ui.dagster, "digits_schedule")
+    (scheduled, *_) = set(ui.run_statuses()) - first
+    page.goto(f"{ui.dagster}/runs/{scheduled}")
+    steps.wait_for_status(page, "Success")
+    steps.open_picture(page, ui.dagster, "digits/registered_model", "candidate_and_champion")
+    save(page, "promotion")
+
+
 def main() -> None:
     """Write all pictures."""
     with tempfile.TemporaryDirectory() as folder:
-        ui = RunningUi(Path(folder) / "home")
+        project = copy_project(Path(folder) / "project")
+        ui = RunningUi(Path(folder) / "home", project=project)
         try:
             with steps.open_browser() as browser:
-                take_pictures(ui, browser.new_page(viewport=steps.VIEWPORT))
+                page = browser.new_page(viewport=steps.VIEWPORT)
+                take_pictures(ui, page)
+                take_pictures_of_the_schedule(ui, page, project)
         finally:
             ui.stop(signal.SIGTERM)
 

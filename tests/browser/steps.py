@@ -76,12 +76,17 @@ def wait_for_status(page: Page, status: str) -> None:
 
 
 def open_grid(page: Page, dagster: str, pipeline: str) -> Locator:
-    """The grid of samples on the asset's page, which lies behind a link."""
-    page.goto(f"{dagster}/assets/{pipeline}/samples")
-    metadata_row(page, "grid").get_by_text("[Show Markdown]").click()
-    grid = page.get_by_role("dialog").get_by_role("img", name="generated images")
-    expect(grid).to_be_visible()
-    return grid
+    """The grid of samples on the asset's page."""
+    return open_picture(page, dagster, f"{pipeline}/samples", "grid")
+
+
+def open_picture(page: Page, dagster: str, asset: str, key: str) -> Locator:
+    """A picture in an asset's metadata, which lies behind a link on its page."""
+    page.goto(f"{dagster}/assets/{asset}")
+    metadata_row(page, key).get_by_text("[Show Markdown]").click()
+    picture = page.get_by_role("dialog").get_by_role("img")
+    expect(picture).to_be_visible()
+    return picture
 
 
 def metadata_row(page: Page, key: str) -> Locator:
@@ -125,12 +130,24 @@ def show_images(page: Page) -> Locator:
 
 def switch_on(page: Page, dagster: str, automation: str) -> None:
     """Switch a schedule or sensor on."""
-    page.goto(f"{dagster}/automation")
-    row = page.get_by_role("link", name=automation).locator("xpath=ancestor::*[@data-index][1]")
-    switch = row.locator("label[class*='formatSwitch']")  # the row has a box for selecting it, too
+    switch = _switch(page, dagster, automation)
     expect(switch.get_by_role("checkbox")).not_to_be_checked()
     switch.click()
     expect(switch.get_by_role("checkbox")).to_be_checked()
+
+
+def switch_off(page: Page, dagster: str, automation: str) -> None:
+    """Switch a schedule or sensor off again."""
+    switch = _switch(page, dagster, automation)
+    expect(switch.get_by_role("checkbox")).to_be_checked()
+    switch.click()
+    expect(switch.get_by_role("checkbox")).not_to_be_checked()
+
+
+def _switch(page: Page, dagster: str, automation: str) -> Locator:
+    page.goto(f"{dagster}/automation")
+    row = page.get_by_role("link", name=automation).locator("xpath=ancestor::*[@data-index][1]")
+    return row.locator("label[class*='formatSwitch']")  # the row has a box for selecting it, too
 
 
 def terminate(page: Page) -> None:

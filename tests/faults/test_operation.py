@@ -15,7 +15,7 @@ import yaml
 from gan_core.training.journal import read_journal
 from pipelines.pipeline_files import COMPONENT_TYPE
 from pipelines.run_processes import process_of
-from tests.conftest import copy_project
+from tests.conftest import PROJECT, copy_project
 from tests.faults.runs import images_at_checkpoint, trainers
 from tests.gan_core.trainings import wait_until
 from tests.pipelines.tiny_pipeline import tiny_settings, write_stripes
@@ -57,9 +57,9 @@ mutation Terminate($id: String!) {
 class Operated:
     """A user interface whose processes a test kills, and its runs."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, project: Path = PROJECT) -> None:
         self.home = home
-        self.ui = RunningUi(home)
+        self.ui = RunningUi(home, project=project)
 
     def start_again(self) -> None:
         self.ui = RunningUi(self.home)
@@ -276,11 +276,10 @@ class Copy:
 
 @LONG_FORM
 def test_four_pipelines_started_at_once_train_one_after_the_other_and_all_finish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
+    tmp_path: Path, own_home: Path
 ) -> None:
     copy = Copy(tmp_path / "project")
-    monkeypatch.setenv("PYTHONPATH", str(copy.folder))
-    operated = Operated(own_home)
+    operated = Operated(own_home, copy.folder)
     try:
         for name in copy.NAMES:
             operated.launch(name)
