@@ -119,6 +119,11 @@ class NetworkSettings(Settings):
             "the last halves the resolution.",
         )
     )
+    discriminator_head: Literal["hidden", "mean"] = Field(
+        "hidden",
+        description="dcgan only: what follows the convolutions, each of which sees a part of the "
+        "image: a `hidden` layer that sees all of it, or the `mean` over it.",
+    )
     blocks_per_resolution: Annotated[int, Field(ge=1, le=8)] = Field(
         1, description="resnet only: residual blocks at each resolution."
     )

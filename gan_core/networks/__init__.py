@@ -35,7 +35,7 @@ def build_discriminator(settings: NetworkSettings, shape: Shape, classes: int) -
             channels, settings.blocks_per_resolution, shape, classes
         )
     else:
-        discriminator = DcganDiscriminator(channels, shape, classes)
+        discriminator = DcganDiscriminator(channels, shape, classes, settings.discriminator_head)
     if settings.spectral_norm:
         normalise_spectrally(discriminator)
     return discriminator

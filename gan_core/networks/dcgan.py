@@ -5,6 +5,7 @@ discriminator (Miyato and Koyama 2018).
 """
 
 import itertools
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,18 +65,23 @@ class DcganDiscriminator(nn.Module):
     """Maps images to the logit of the probability that they are real.
 
     After the convolutions, each of which sees a part of the image, one hidden layer sees all of it.
-    (With their mean over the image in its place, three of them judge patches of 18 pixels: strokes
-    get right, digits do not.)
+    With the mean over the image in its place, three convolutions judge patches of 18 pixels:
+    strokes get right, digits do not.
 
     Args:
         channels: Feature maps from the finest resolution to the coarsest; each step but the last
             halves it.
         shape: Height and width in pixels, and channels, of an image.
         classes: Number of classes to condition on; 0 for none.
+        head: `hidden` or `mean`.
     """
 
     def __init__(
-        self, channels: tuple[int, ...], shape: tuple[int, int, int], classes: int
+        self,
+        channels: tuple[int, ...],
+        shape: tuple[int, int, int],
+        classes: int,
+        head: Literal["hidden", "mean"] = "hidden",
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -85,9 +91,12 @@ class DcganDiscriminator(nn.Module):
             layers += [nn.LeakyReLU(0.2)]
             previous = width
         layers += [nn.Conv2d(previous, channels[-1], kernel_size=3, padding=1), nn.LeakyReLU(0.2)]
-        factor = 2 ** (len(channels) - 1)
-        area = (shape[0] // factor) * (shape[1] // factor)
-        layers += [nn.Flatten(), nn.Linear(channels[-1] * area, channels[-1]), nn.LeakyReLU(0.2)]
+        if head == "hidden":
+            factor = 2 ** (len(channels) - 1)
+            inputs = channels[-1] * (shape[0] // factor) * (shape[1] // factor)
+            layers += [nn.Flatten(), nn.Linear(inputs, channels[-1]), nn.LeakyReLU(0.2)]
+        else:
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.layers = nn.Sequential(*layers)
         self.score = nn.Linear(channels[-1], 1)
         self.embedding = nn.Embedding(classes, channels[-1]) if classes else None

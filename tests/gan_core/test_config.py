@@ -271,6 +271,7 @@ OTHER_VALUES = {
     "network.latent_dim": 8,
     "network.conditional": False,
     "network.generator_channels": (8, 8),
+    "network.discriminator_head": "mean",
     "network.discriminator_channels": (8, 8),
     "network.family": "resnet",
     "network.blocks_per_resolution": 2,

@@ -162,12 +162,16 @@ def test_untrained_generators_give_different_images_neither_flat_nor_saturated(f
 
 
 def test_dcgan_discriminators_see_where_in_the_image_something_is() -> None:
-    discriminator = build_discriminator(settings("dcgan"), (32, 32, 1), 0)
-    images = torch.zeros(2, 1, 32, 32)
-    images[0, :, 8:12, 8:12] = 1.0  # both so far from the edges that no convolution knows which
-    images[1, :, 20:24, 20:24] = 1.0
-    one, other = discriminator(images, some_labels(2, 0))
-    assert abs(one - other) > 1e-4
+    images = torch.zeros(2, 1, 64, 64)
+    images[0, :, 24:28, 24:28] = 1.0  # both so far from the edges that no convolution knows which
+    images[1, :, 36:40, 36:40] = 1.0
+    differences = {}
+    for head in ("hidden", "mean"):
+        made = settings("dcgan", discriminator_head=head)
+        one, other = build_discriminator(made, (64, 64, 1), 0)(images, some_labels(2, 0))
+        differences[head] = abs(one - other)
+    assert differences["hidden"] > 1e-4
+    assert differences["mean"] < 1e-6
 
 
 @both_families
