@@ -179,6 +179,17 @@ def sample(
 
 @main.command()
 @click.argument("model")
+@click.option("--port", default=5001, show_default=True)
+def serve(model: str, port: int) -> None:
+    """Answer with images of MODEL over HTTP on this machine, until Ctrl-C."""
+    from pipelines.image_server import serve_model
+
+    error_console().print(f"http://127.0.0.1:{port}/invocations, Ctrl-C stops", markup=False)
+    serve_model(model, port)
+
+
+@main.command()
+@click.argument("model")
 @click.option(
     "--onnx", type=click.Path(path_type=Path), required=True, help="The file to write, new."
 )

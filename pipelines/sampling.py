@@ -3,10 +3,13 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gan_core.errors import FoundryError
 from pipelines import registry, tracking
+
+if TYPE_CHECKING:
+    from gan_core.generator import ReleasedGenerator
 
 
 def sample_model(
@@ -26,7 +29,7 @@ def sample_model(
     Raises:
         FoundryError: There is no such model, an argument is out of range, or the folder is in use.
     """
-    from gan_core.generator import check_sampling_arguments, load_generator
+    from gan_core.generator import check_sampling_arguments
     from gan_core.samples import (
         ANIMATION_FILE,
         ARCHIVE_FILE,
@@ -41,7 +44,7 @@ def sample_model(
         check_stops(stops)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FoundryError(f"--out {out} exists and is not an empty folder; name a new one.")
-    generator = load_generator(_address(model))
+    generator = open_generator(model)
     partial = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -73,12 +76,11 @@ def export_model(model: str, path: Path) -> dict[str, Any]:
         FoundryError: There is no such model, the file is there or cannot be written, or what was
             written computes other images.
     """
-    from gan_core.generator import load_generator
     from gan_core.onnx_export import export_onnx
 
     if path.exists():
         raise FoundryError(f"--onnx {path} exists; name a new file.")
-    generator = load_generator(_address(model))
+    generator = open_generator(model)
     partial = path.with_name(path.name + ".partial")
     try:
         difference = export_onnx(generator, partial)
@@ -98,12 +100,18 @@ def export_model(model: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _address(model: str) -> str:
-    """What `load_generator` takes.
+def open_generator(model: str) -> "ReleasedGenerator":
+    """A generator by what people call it, as for `sample_model`.
 
     A name without a separator is a registered model, whatever lies in the working folder.
+
+    Raises:
+        FoundryError: There is no such model.
     """
-    return model if os.sep in model and Path(model).is_dir() else _registered(model)
+    from gan_core.generator import load_generator
+
+    is_folder = os.sep in model and Path(model).is_dir()
+    return load_generator(model if is_folder else _registered(model))
 
 
 def _registered(model: str) -> str:

@@ -41,7 +41,7 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
     home.prepare_home()
     own_mlflow = not home.tracking_uri().startswith(("http://", "https://"))
     for number in (port, mlflow_port) if own_mlflow else (port,):
-        _require_free(number)
+        require_free(number, "--port and --mlflow-port")
     dagster_address = f"http://{HOST}:{port}"
     own_address = f"http://{HOST}:{mlflow_port}"
     mlflow_address = own_address if own_mlflow else tracking.run_page_base()
@@ -93,7 +93,8 @@ def _webserver(name: str, port: int, read_only: bool) -> tuple[str, ...]:
     return (*command, "--read-only") if read_only else command
 
 
-def _require_free(port: int) -> None:
+def require_free(port: int, options: str) -> None:
+    """Raise FoundryError if the port is taken; `options` are those that choose another."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -101,7 +102,7 @@ def _require_free(port: int) -> None:
         except OSError as error:
             raise FoundryError(
                 f"port {port} on {HOST} cannot be used ({error.strerror}); stop what uses it, or "
-                "choose others with --port and --mlflow-port."
+                f"choose another with {options}."
             ) from error
 
 

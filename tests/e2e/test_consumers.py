@@ -9,16 +9,18 @@ import sys
 import time
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gan_core.generator import ReleasedGenerator
-from tests.conftest import PROJECT, copy_project
+from tests.conftest import PROJECT, copy_project, subprocess_environment
 from tests.e2e.bare_environment import make_environment, run_python
 from tests.e2e.conftest import FinishedRun
+from tests.gan_core.trainings import wait_until
+from tests.running_ui import GAN_FOUNDRY
 
 pytestmark = pytest.mark.slow
 
@@ -176,3 +178,27 @@ def test_over_http_wrong_inputs_are_refused(served: str, body: str, said: str) -
     status, answer = curl(f"{served}/invocations", body)
     assert status == 400, answer
     assert said in json.loads(answer)["message"]
+
+
+def test_our_own_server_gives_the_same_images_and_refuses_what_mlflows_lets_pass(
+    finished_run: FinishedRun, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        [GAN_FOUNDRY, "serve", "digits", "--port", str(port)],
+        env=subprocess_environment(DAGSTER_HOME=str(finished_run.home)),
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until(lambda: curl(f"{address}/health")[0] == 200, "the server's start", 60)
+        status, answer = curl(f"{address}/invocations", '{"inputs": [3], "params": {"seed": 7}}')
+        assert status == 200, answer
+        (weights,) = finished_run.home.glob("store/digits/generator/*/generator")
+        expected = ReleasedGenerator.load(weights).sample(1, seed=7, labels=[3])
+        np.testing.assert_array_equal(np.array(json.loads(answer)["predictions"]), expected)
+        for body in ('{"inputs": [1.5]}', '{"inputs": [1], "params": {"sed": 7}}'):
+            status, answer = curl(f"{address}/invocations", body)
+            assert status == 400, answer
+    finally:
+        server.terminate()
+        server.wait(20)

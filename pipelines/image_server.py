@@ -1,0 +1,111 @@
+"""`gan-foundry serve`: a registered model over HTTP, which refuses whatever it does not understand.
+
+It takes what `mlflow models serve` takes. MLflow drops parameters that it does not know and cuts
+fractions off labels before the model sees them; here the model sees what was sent.
+"""
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from gan_core.errors import FoundryError
+from pipelines.request_guard import RequestRules, guard
+from pipelines.webserver import HOST
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from gan_core.serving import GeneratorModel
+
+KEYS = ("inputs", "params")
+MOST_IMAGES = 10_000  # in one answer
+MOST_BYTES = 1_000_000  # of a question
+EVERYTHING = re.compile("/")  # it has no pages
+
+
+def serve_model(model: str, port: int) -> None:
+    """Answer on 127.0.0.1 until Ctrl-C.
+
+    Args:
+        model: As `gan-foundry sample` takes it.
+        port: To listen at.
+
+    Raises:
+        FoundryError: There is no such model, or the port is taken.
+    """
+    from gan_core.serving import GeneratorModel
+    from pipelines.sampling import open_generator
+    from pipelines.ui import require_free
+
+    require_free(port, "--port")
+    generator = GeneratorModel(open_generator(model))
+    uvicorn.run(build_app(generator), host=HOST, port=port, log_level="warning")
+
+
+def build_app(model: "GeneratorModel") -> "ASGIApp":
+    """The server's app, behind the guard of the other servers.
+
+    `POST /invocations` with `{"inputs": [3, 1], "params": {"seed": 7}}` answers with
+    `{"predictions": …}`: uint8, shape (n, height, width, channels), as nested lists. A question
+    that is not understood is answered with status 400 and `{"message": …}`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    async def invocations(request: Request) -> Response:
+        try:
+            labels, params = read_question(await request.body())
+            images = await run_in_threadpool(model.predict, labels, params)
+        except FoundryError as error:
+            return JSONResponse({"message": str(error)}, status_code=400)
+        except MlflowException as error:
+            status = error.get_http_status_code()
+            return JSONResponse({"message": error.message}, status_code=status)
+        return JSONResponse({"predictions": images.tolist()})
+
+    async def health(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    routes = [
+        Route("/invocations", invocations, methods=["POST"]),
+        Route("/health", health, methods=["GET"]),
+    ]
+    return guard(Starlette(routes=routes), RequestRules(EVERYTHING))
+
+
+def read_question(body: bytes) -> tuple[np.ndarray, dict[str, Any]]:
+    """Labels and parameters as they were sent; what they may be is the model's to say.
+
+    Raises:
+        FoundryError: The body is too large, no JSON, or not of this form.
+    """
+    if len(body) > MOST_BYTES:
+        raise FoundryError(f"the body has {len(body)} bytes; send at most {MOST_BYTES}.")
+    form = '{"inputs": [3, 1, 4], "params": {"seed": 7, "truncation": 0.8}}'
+    try:
+        question = json.loads(body)
+    except ValueError:
+        raise FoundryError(f"the body is no JSON; send {form}.") from None
+    if not isinstance(question, dict) or "inputs" not in question:
+        raise FoundryError(f"the body has no inputs; send {form}.")
+    if unknown := sorted(question.keys() - set(KEYS)):
+        raise FoundryError(f"{unknown[0]!r} is not known; use {' and '.join(KEYS)}.")
+    labels, params = question["inputs"], question.get("params") or {}
+    if not isinstance(labels, list) or not all(_is_number(label) for label in labels):
+        raise FoundryError(f"inputs are {str(labels)[:80]}, but they must be a list of labels.")
+    if not isinstance(params, dict):
+        raise FoundryError(f"params are {str(params)[:80]}, but they must be an object.")
+    if len(labels) > MOST_IMAGES:
+        raise FoundryError(f"{len(labels)} images are asked for; ask for {MOST_IMAGES} at most.")
+    return np.array(labels), params
+
+
+def _is_number(label: object) -> bool:
+    return isinstance(label, int | float) and not isinstance(label, bool)
