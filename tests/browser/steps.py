@@ -84,7 +84,7 @@ def open_picture(page: Page, dagster: str, asset: str, key: str) -> Locator:
     """A picture in an asset's metadata, which lies behind a link on its page."""
     page.goto(f"{dagster}/assets/{asset}")
     metadata_row(page, key).get_by_text("[Show Markdown]").click()
-    picture = page.get_by_role("dialog").get_by_role("img")
+    picture = page.get_by_role("dialog").locator("img")
     expect(picture).to_be_visible()
     return picture
 
