@@ -94,11 +94,18 @@ def metadata_row(page: Page, key: str) -> Locator:
     return page.get_by_role("row").filter(has=page.get_by_text(key, exact=True))
 
 
-def follow_link(page: Page, key: str) -> Page:
-    """Click on the address in an asset's metadata; it opens in a page of its own."""
+def follow_link(page: Page, key: str, *, first: bool = True) -> Page:
+    """Click on the address in an asset's metadata; it opens in a page of its own.
+
+    Args:
+        page: The asset's.
+        key: Of the metadata.
+        first: Whether it is this browser's first visit to MLflow.
+    """
     with page.expect_popup() as opened:
         metadata_row(page, key).get_by_role("link").first.click()
-    close_assistant(opened.value)
+    if first:
+        close_assistant(opened.value)
     return opened.value
 
 
