@@ -9,12 +9,13 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import filelock
 
 from pipelines import home
+from pipelines.environment import environment
 
 CPU = "cpu"
 POOL = "gpu"  # Dagster's, of the stages that train
@@ -80,7 +81,7 @@ def devices_to_oneself(
             stack.callback(lock.release)
         gpus = [name for name in held if name != CPU]
         if gpus:
-            stack.enter_context(_environment({VISIBLE_VARIABLE: ",".join(gpus)}))
+            stack.enter_context(environment({VISIBLE_VARIABLE: ",".join(gpus)}))
         yield tuple(held)
 
 
@@ -102,17 +103,3 @@ def _take(device: str, count: int) -> dict[str, filelock.BaseFileLock] | None:
         for taken in held.values():
             taken.release()
     return None
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables while the block runs."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

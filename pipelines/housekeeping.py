@@ -25,6 +25,7 @@ import filelock
 from gan_core.errors import FoundryError
 from pipelines import home, ledger, registry, tracking
 from pipelines.instance import open_quiet_instance
+from pipelines.materializations import data_version
 from pipelines.pipeline_files import pipeline_files
 from pipelines.registry import RegisteredVersion
 from pipelines.run_processes import end_dead_runs
@@ -137,17 +138,20 @@ def kept_versions(
 ) -> set[int]:
     """The newest, those with an alias, the ledger's last champions, and what is not ours to judge.
 
-    A vetoed version stays: it is what keeps the same weights from coming back.
+    A vetoed version stays: it is what keeps the same weights from coming back. So does one that a
+    training of these began with, because they could not be reproduced without it.
     """
     moves = reversed(ledger.read_moves(client, model))
     champions = dict.fromkeys(move.after.champion for move in moves if move.after.champion)
-    return {
+    kept = {
         *(version.version for version in versions[:keep]),
         *(version.version for version in versions if version.aliases),
         *(version.version for version in versions if registry.VETOED_TAG in version.tags),
         *(version.version for version in versions if registry.WEIGHTS_TAG not in version.tags),
         *list(champions)[:CHAMPIONS_KEPT],
     }
+    staying = [version for version in versions if version.version in kept]
+    return kept | {int(v.tags[registry.START_TAG]) for v in staying if registry.START_TAG in v.tags}
 
 
 def _plan(
@@ -179,7 +183,7 @@ def _plan(
     folders = {version.tags.get("generator_key") for version in staying}
     for run in kept_runs:
         folders |= _data_versions(instance, run.run_id)
-    folders |= {_data_version(event) for event in latest}
+    folders |= {data_version(event) for event in latest}
     plan.folders = _old_folders(home.store_folder() / pipeline, folders, keep)
 
     if client is not None:
@@ -365,15 +369,10 @@ def _latest_materializations(instance: dg.DagsterInstance, pipeline: str) -> lis
     return [event for event in events if event is not None]
 
 
-def _data_versions(instance: dg.DagsterInstance, run_id: str) -> set[str | None]:
+def _data_versions(instance: dg.DagsterInstance, run_id: str) -> set[str]:
     """Names of the folders that a run made or used."""
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-    return {_data_version(event) for event in instance.all_logs(run_id, of_type=kind)}
-
-
-def _data_version(event: dg.EventLogEntry) -> str | None:
-    found = event.asset_materialization
-    return (found.tags or {}).get("dagster/data_version") if found else None
+    return {data_version(event) for event in instance.all_logs(run_id, of_type=kind)}
 
 
 def _old_folders(store: Path, wanted: set[str | None], keep: int) -> list[Path]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from gan_core.config import DataSettings, PipelineSettings, fingerprint
 from gan_core.errors import FoundryError
 from pipelines.home import store_folder
+from pipelines.materializations import data_version
 from pipelines.store import stage_path
 
 INTERVAL_SECONDS = 15
@@ -67,10 +68,8 @@ def listed_hashes(instance: dg.DagsterInstance, pipeline: str) -> dict[str, str]
     """
     from gan_core.data.manifest import open_raw_images
 
-    event = instance.get_latest_materialization_event(dg.AssetKey([pipeline, "raw_images"]))
-    materialization = event.asset_materialization if event else None
-    tags: Mapping[str, str] = (materialization.tags if materialization else None) or {}
-    key = tags.get("dagster/data_version", "")
+    asset = dg.AssetKey([pipeline, "raw_images"])
+    key = data_version(instance.get_latest_materialization_event(asset))
     folder = stage_path(store_folder(), pipeline, "raw_images", key)
     if not key or not folder.exists():
         return None

@@ -31,6 +31,7 @@ DISTANCE_TAG, INTERVAL_TAG = "frechet_distance", "frechet_distance_ci"
 FLOOR_TAG, CARD_TAG = "floor", "metric_card"
 DATA_TAG = "data_sha256"
 MACHINE_TAG = "gan_foundry.machine"  # what the weights' bits depend on beside the settings
+START_TAG = "gan_foundry.started_from"  # the version whose weights a training began with
 BUDGETS_TAG = "gan_foundry.budgets_kimg"  # of a training that was continued: each in turn
 SETTINGS_FILE = "settings.json"
 MODEL_CARD_FILE = "README.md"

@@ -1,11 +1,10 @@
 """`gan-foundry reproduce`: a registered version trained again from what the registry recorded."""
 
 import contextlib
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gan_core.device import choose_device
 from gan_core.errors import FoundryError
 from pipelines import home, registry, tracking
 from pipelines.devices import devices_to_oneself
+from pipelines.environment import environment
 from pipelines.machine import describe_machine
 from pipelines.pipeline_files import load_pipeline, pipeline_files
 from pipelines.registry import RegisteredVersion
@@ -199,7 +199,7 @@ def _own_home(name: str, training: TrainingSettings) -> Iterator[None]:
                 "MLFLOW_TRACKING_URI": None,
                 REGISTRY_VARIABLE: home.tracking_uri(),
             }
-            with _environment(own):
+            with environment(own):
                 yield
             shutil.rmtree(place)
     except filelock.Timeout as error:
@@ -212,21 +212,3 @@ def _wait() -> None:
     from pipelines.progress import publish
 
     publish("waiting", "reproduce")
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables, or unset those of None, while the block runs."""
-    before = {name: os.environ.get(name) for name in values}
-    try:
-        _set(values)
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value

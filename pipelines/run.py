@@ -110,7 +110,7 @@ def materialize(
     """
     check_images(override_settings(settings, overrides).data)
     definitions = dg.Definitions.merge(
-        build_pipeline(name, settings),
+        build_pipeline(name, settings, in_process=True),
         dg.Definitions(resources={RESOURCE_KEY: SettingsOverrides()}),
     )
     job = definitions.resolve_job_def(name)

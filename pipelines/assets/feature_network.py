@@ -18,7 +18,7 @@ def _work(stage: StageContext) -> StageResult:
     path = stage.path(images.sha256, settings)
     with open_stage(path) as folder:
         if folder.working:
-            with stage.devices():
+            with stage.devices(stage.settings.training.device):
                 device = choose_device(stage.settings.training.device)
                 network = make_feature_network(images, settings, device)
                 network.save(folder.working)

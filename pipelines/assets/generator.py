@@ -66,7 +66,7 @@ def _work(stage: StageContext) -> StageResult:
                     f"{job.training.kimg:g} kimg"
                 )
             follower = JournalFollower(stage, path.name, folder.working)
-            with stage.devices(job.training.processes):
+            with stage.devices(job.device, job.training.processes):
                 try:
                     run_job(folder.working, follower)
                 except (FoundryError, TrainingCrashedError):

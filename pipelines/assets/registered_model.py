@@ -148,7 +148,8 @@ def _register(
 
     image_folder, training = stage.upstream("training_images"), stage.upstream("generator")
     images, job = open_image_set(image_folder), TrainingJob.read(training)
-    settings = without_places(as_trained(stage.settings, job, Origin.read(training)))
+    origin = Origin.read(training)
+    settings = without_places(as_trained(stage.settings, job, origin))
     low, high = evaluation.gate.metrics["frechet_distance"].interval
     tags = {
         registry.WEIGHTS_TAG: weights,
@@ -161,6 +162,7 @@ def _register(
         registry.BUDGETS_TAG: " ".join(map(repr, budgets(training))),
         "generator_key": training.name,
         "dagster.run_id": stage.run_id,
+        **({registry.START_TAG: str(origin.version)} if origin else {}),
     }
     run.log_files([training / DISCRIMINATOR_FILE], ARTIFACT_FOLDER)
     number = registry.register_generator(

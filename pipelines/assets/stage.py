@@ -20,6 +20,7 @@ from gan_core.config import PipelineSettings, fingerprint
 from gan_core.errors import FoundryError
 from pipelines.devices import devices_to_oneself
 from pipelines.home import store_folder
+from pipelines.materializations import data_version
 from pipelines.progress import publish
 from pipelines.settings_overrides import SettingsOverrides
 from pipelines.store import stage_path
@@ -55,14 +56,14 @@ class StageContext:
         return self.dagster.run.run_id
 
     @contextlib.contextmanager
-    def devices(self, count: int = 1) -> Iterator[None]:
-        """Hold devices alone; waiting for them is told, and which they are."""
+    def devices(self, device: str, count: int = 1) -> Iterator[None]:
+        """Hold devices alone, as `devices_to_oneself`; waiting is told, and which they are."""
 
         def tell() -> None:
             publish("waiting", self.stage)
             self.dagster.log.info("waiting for a device: other trainings have them all")
 
-        with devices_to_oneself(self.settings.training.device, count, tell) as names:
+        with devices_to_oneself(device, count, tell) as names:
             self.dagster.log.info(f"on {', '.join(names)}")
             yield
 
@@ -87,7 +88,7 @@ class StageContext:
                 f"{name} was never materialized; materialize it before "
                 f"{self.pipeline}/{self.stage}."
             )
-        key = _data_version((own or records)[0])
+        key = data_version((own or records)[0])
         folder = stage_path(store_folder(), self.pipeline, stage, key)
         if not key or not folder.exists():
             raise FoundryError(f"the folder {folder} of {name} is gone; materialize {name} again.")
@@ -96,20 +97,13 @@ class StageContext:
     def was_recorded(self, key: str) -> bool:
         """Whether a run before this one recorded this stage with this key, as Dagster remembers."""
         records = self._materializations(dg.AssetKey([self.pipeline, self.stage]))
-        return any(_data_version(record) == key for record in records)
+        return any(data_version(record) == key for record in records)
 
     def _materializations(self, asset_key: dg.AssetKey) -> Sequence[dg.EventLogRecord]:
         """The latest, newest first."""
         return self.dagster.instance.fetch_materializations(
             asset_key, limit=MATERIALIZATIONS_SEARCHED
         ).records
-
-
-def _data_version(record: dg.EventLogRecord) -> str:
-    """The data version of a materialization; empty if it has none."""
-    materialization = record.asset_materialization
-    tags = (materialization.tags if materialization else None) or {}
-    return tags.get("dagster/data_version", "")
 
 
 @dataclass(frozen=True)
@@ -176,9 +170,19 @@ class Stage:
     resumes: bool = False
     ages: bool = False
 
-    def build_asset(self, pipeline: str, settings: PipelineSettings) -> dg.AssetsDefinition:
-        """The Dagster asset of this stage in a pipeline."""
+    def build_asset(
+        self, pipeline: str, settings: PipelineSettings, *, in_process: bool = False
+    ) -> dg.AssetsDefinition:
+        """The Dagster asset of this stage in a pipeline.
+
+        Args:
+            pipeline: Its name.
+            settings: Its own.
+            in_process: For runs whose stages have no process of their own. Dagster's policy, which
+                such a process needs when it is killed, would try an interrupted stage again too.
+        """
         operation = settings.operation
+        retried = self.resumes and not in_process
         hours = operation.freshness_hours if self.ages else None
 
         @dg.asset(
@@ -192,7 +196,7 @@ class Stage:
             code_version=self.version,
             owners=list(operation.owners),
             tags={"gan_foundry/pipeline": pipeline},
-            retry_policy=dg.RetryPolicy(operation.retries) if self.resumes else None,
+            retry_policy=dg.RetryPolicy(operation.retries) if retried else None,
             freshness_policy=dg.FreshnessPolicy.time_window(datetime.timedelta(hours=hours))
             if hours
             else None,
@@ -217,6 +221,10 @@ class Stage:
                 result = self.work(StageContext(pipeline, self.name, self.version, own, context))
             except FoundryError as error:
                 raise dg.Failure(description=str(error), allow_retries=False) from error
+            except Exception as error:
+                if not self.resumes:
+                    raise
+                raise dg.RetryRequested(operation.retries) from error
             seconds = time.monotonic() - start
             publish("stage_finished", self.name, seconds=seconds, reused=result.reused)
             return dg.MaterializeResult(

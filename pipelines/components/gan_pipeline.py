@@ -73,17 +73,20 @@ class GanPipeline(dg.Component):
         return build_pipeline(context.path.name, self.settings)
 
 
-def build_pipeline(name: str, settings: PipelineSettings) -> dg.Definitions:
+def build_pipeline(
+    name: str, settings: PipelineSettings, *, in_process: bool = False
+) -> dg.Definitions:
     """The assets of one pipeline, its jobs, and what starts them without anybody.
 
     Args:
         name: The pipeline's.
         settings: Its own.
+        in_process: As `Stage.build_asset`.
 
     Raises:
         FoundryError: A setting is wrong in a way that only Dagster knows.
     """
-    assets = [stage.build_asset(name, settings) for stage in STAGES]
+    assets = [stage.build_asset(name, settings, in_process=in_process) for stage in STAGES]
     job = dg.define_asset_job(
         name, dg.AssetSelection.groups(name), description=settings.description
     )

@@ -188,21 +188,15 @@ def test_a_killed_run_worker_is_noticed_and_the_run_started_again(operated: Oper
 
 
 @LONG_FORM
-def test_a_killed_step_is_tried_again_within_its_run(operated: Operated) -> None:
+@pytest.mark.parametrize("killed", ["step", "trainer"])
+def test_a_killed_step_or_trainer_is_started_again_within_its_run(
+    operated: Operated, killed: str
+) -> None:
     operated.launch()
     trainer = operated.wait_for_training()
-    step = trainer.parent()
-    assert step is not None
-    step.kill()
-    wait_until(lambda: operated.statuses()[0] in ENDED, "the run's end", 180)
-    assert operated.statuses() == [dg.DagsterRunStatus.SUCCESS]
-    assert_trained_once(operated)
-
-
-@LONG_FORM
-def test_a_killed_trainer_is_started_again_within_its_run(operated: Operated) -> None:
-    operated.launch()
-    operated.wait_for_training().kill()
+    process = trainer.parent() if killed == "step" else trainer
+    assert process is not None
+    process.kill()
     wait_until(lambda: operated.statuses()[0] in ENDED, "the run's end", 180)
     assert operated.statuses() == [dg.DagsterRunStatus.SUCCESS]
     assert_trained_once(operated)

@@ -158,6 +158,11 @@ def test_the_ledgers_last_two_champions_stay_without_an_alias(mlflow_home: Path)
     promotion.veto(MODEL, 4, "blurred")
     versions = registry.versions(client, MODEL)
     assert kept_versions(client, MODEL, versions, 1) == {6, 2, 3, 4}
+    # Without the version that its training began with, a kept one could not be reproduced.
+    client.set_model_version_tag(MODEL, "6", registry.START_TAG, "5")
+    client.set_model_version_tag(MODEL, "5", registry.START_TAG, "1")
+    versions = registry.versions(client, MODEL)
+    assert kept_versions(client, MODEL, versions, 1) == {6, 2, 3, 4, 5}
     assert ledger.current_aliases(client, MODEL).champion == 2
 
 

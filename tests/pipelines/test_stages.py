@@ -6,14 +6,17 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import PIL.Image
 import pytest
 from mlflow import MlflowClient, artifacts
 
 from gan_core.generator import REGISTERED_FOLDER, WEIGHTS_FILE, ReleasedGenerator
+from gan_core.operation_settings import OperationSettings
 from gan_core.training.job import (
     DISCRIMINATOR_FILE,
     JOURNAL_FILE,
@@ -24,6 +27,7 @@ from gan_core.training.journal import read_journal
 from pipelines import ledger, promotion, registry, tracking
 from pipelines.components.gan_pipeline import STAGES
 from pipelines.home import store_folder
+from pipelines.launch import TrainingCrashedError
 from tests.pipelines.tiny_pipeline import (
     Run,
     TinyPipeline,
@@ -39,6 +43,7 @@ from tests.pipelines.tiny_pipeline import (
 
 ALL = {stage.name for stage in STAGES}
 INLINE_IMAGE_BYTES = 200_000
+TWICE_MORE = OperationSettings(retries=2)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +231,26 @@ def test_a_raised_budget_continues_the_finished_training(
         shown["mlflow_run_id"], "training/generator_loss"
     )
     assert [row.step for row in history] == [80 * line for line in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [(TrainingCrashedError("out of memory"), 3), (dg.DagsterExecutionInterruptedError(), 1)],
+)
+def test_a_crashed_training_is_tried_again_and_an_interrupted_one_is_not(
+    fresh: TinyPipeline, monkeypatch: pytest.MonkeyPatch, error: BaseException, attempts: int
+) -> None:
+    tried = []
+
+    def ends(*_: object) -> None:
+        tried.append(error)
+        raise error
+
+    monkeypatch.setattr("pipelines.assets.generator.run_job", ends)
+    fresh.run("raw_images", "training_images", "feature_network")
+    fresh = replace(fresh, settings=fresh.settings.model_copy(update={"operation": TWICE_MORE}))
+    assert not fresh.run("generator").success
+    assert len(tried) == attempts
 
 
 def test_a_retraining_begins_with_the_champions_weights_or_from_scratch(

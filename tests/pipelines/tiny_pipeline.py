@@ -86,7 +86,7 @@ class TinyPipeline:
 
     def run(self, *stages: str, **overrides: Any) -> Run:
         """Materialize some stages, or all; in the overrides' names `__` stands for the dot."""
-        assets = [stage.build_asset(self.name, self.settings) for stage in STAGES]
+        assets = [stage.build_asset(self.name, self.settings, in_process=True) for stage in STAGES]
         values = {key.replace("__", "."): value for key, value in overrides.items()}
         return dg.materialize(
             assets,
