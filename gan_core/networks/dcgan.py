@@ -61,6 +61,18 @@ class DcganGenerator(nn.Module):
         return self.layers(features.contiguous(memory_format=torch.channels_last))
 
 
+class FlattenPixels(nn.Module):
+    """Maps (n, channels, height, width) to (n, height x width x channels), pixel after pixel.
+
+    Where pixels lie side by side in memory (`channels_last`) this is a view. nn.Flatten would copy
+    there, and hand back a gradient in another order than the layers before it work in.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Flatten."""
+        return features.permute(0, 2, 3, 1).flatten(1)
+
+
 class DcganDiscriminator(nn.Module):
     """Maps images to the logit of the probability that they are real.
 
@@ -94,7 +106,7 @@ class DcganDiscriminator(nn.Module):
         if head == "hidden":
             factor = 2 ** (len(channels) - 1)
             inputs = channels[-1] * (shape[0] // factor) * (shape[1] // factor)
-            layers += [nn.Flatten(), nn.Linear(inputs, channels[-1]), nn.LeakyReLU(0.2)]
+            layers += [FlattenPixels(), nn.Linear(inputs, channels[-1]), nn.LeakyReLU(0.2)]
         else:
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.layers = nn.Sequential(*layers)

@@ -24,7 +24,7 @@ EXIT_DISK_FULL = 74  # EX_IOERR
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: a checkpoint was written; starting the job again continues
 
 # Raised when the same job would train another generator.
-ENGINE_VERSION = 3
+ENGINE_VERSION = 4
 
 # Settings of the training that a job may have otherwise than the one it continues.
 NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes")

@@ -12,6 +12,7 @@ from gan_core.config import NetworkSettings, check_resolution
 from gan_core.generator import GeneratorConfig, ReleasedGenerator
 from gan_core.losses import gradient_penalty
 from gan_core.networks import Shape, build_discriminator, build_generator
+from gan_core.networks.dcgan import FlattenPixels
 from gan_core.networks.resnet import ResidualBlock
 
 FAMILIES = ["dcgan", "resnet"]
@@ -110,6 +111,15 @@ def test_dcgan_generators_double_the_resolution_by_transposed_convolutions(
         itertools.pairwise(channels)
     )
     assert {layer.stride for layer in doublings} == {(2, 2)}
+
+
+def test_pixels_are_flattened_without_a_copy_and_alike_in_both_layouts() -> None:
+    flatten = FlattenPixels()
+    features = torch.randn(2, 5, 3, 4)
+    by_pixel = features.to(memory_format=torch.channels_last)
+    assert flatten(by_pixel).data_ptr() == by_pixel.data_ptr()
+    assert torch.equal(flatten(by_pixel), flatten(features))
+    assert torch.equal(flatten(features)[1, 5:10], features[1, :, 0, 1])
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
