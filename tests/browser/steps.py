@@ -157,6 +157,13 @@ def _switch(page: Page, dagster: str, automation: str) -> Locator:
     return row.locator("label[class*='formatSwitch']")  # the row has a box for selecting it, too
 
 
+def open_queue_criteria(page: Page) -> Locator:
+    """What a queued run waits for, behind the menu of its own page."""
+    page.get_by_role("button", name="expand_more").first.click()
+    page.get_by_role("menuitem", name="View queue criteria").click()
+    return page.get_by_role("dialog")
+
+
 def terminate(page: Page) -> None:
     """End a run on its own page, and confirm."""
     page.get_by_role("button", name="Terminate").click()

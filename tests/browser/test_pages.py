@@ -31,7 +31,9 @@ SHORT = {
 CANCEL_SECONDS = 20.0  # at rest it takes a few; then Dagster would leave the run alone
 LAUNCH = """mutation { launchRun(executionParams: {
   selector: {repositoryLocationName: "gan_foundry", repositoryName: "__repository__",
-             jobName: "digits"}, runConfigData: "{}", mode: "default"}) { __typename } }"""
+             jobName: "digits"}, runConfigData: "{}", mode: "default"}) {
+    __typename ... on LaunchRunSuccess { run { runId } } } }"""
+TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
 SCHEDULE_STATE = """{ scheduleOrError(scheduleSelector: {repositoryLocationName: "gan_foundry",
   repositoryName: "__repository__", scheduleName: "digits_schedule"}) {
     ... on Schedule { scheduleState { status } } } }"""
@@ -127,7 +129,7 @@ def test_the_schedule_is_switched_on_in_the_pages(ui: RunningUi, page: Page) -> 
     )
 
 
-def test_a_training_that_is_terminated_in_the_page_leaves_a_checkpoint_and_no_process(
+def test_a_training_lets_others_wait_and_terminated_in_the_page_leaves_a_checkpoint_and_no_process(
     ui: RunningUi, digits_run: str, page: Page
 ) -> None:
     page.goto(f"{ui.dagster}/assets/digits/generator")
@@ -136,6 +138,15 @@ def test_a_training_that_is_terminated_in_the_page_leaves_a_checkpoint_and_no_pr
         timeout=steps.RUN_SECONDS * 1000
     )
     assert len(trainers(ui.home)) == 1
+
+    waiting = ui.graphql(LAUNCH)["launchRun"]["run"]["runId"]
+    other = page.context.new_page()
+    other.goto(f"{ui.dagster}/runs/{waiting}")
+    expect(steps.open_queue_criteria(other)).to_contain_text(re.compile("pool.*gpu", re.I | re.S))
+    assert ui.run_statuses()[waiting] == "QUEUED"
+    ui.graphql(TERMINATE, id=waiting)
+    other.close()
+
     steps.terminate(page)
     start = time.monotonic()
     while ui.run_statuses()[run_id] != "CANCELED":
