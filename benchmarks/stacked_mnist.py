@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.common import (
     CACHE,
+    THREADS,
     arguments,
     made_once,
     make_job,
@@ -116,7 +117,7 @@ def divergence(modes: np.ndarray, real_modes: np.ndarray) -> dict[str, float]:
 
 
 def measure(
-    kimg: float, seconds: float | None, seeds: list[int], training_stacks: int
+    kimg: float, seconds: float | None, seeds: list[int], training_stacks: int, threads: int
 ) -> dict[str, Any]:
     """Train with each seed, and count modes."""
     digit_settings = shipped_settings(PIPELINE)
@@ -130,7 +131,7 @@ def measure(
     runs = []
     for seed in seeds:
         seeded = make_job("stacked_mnist", settings, stacks, network)
-        job = with_training(seeded, seed=seed)
+        job = with_training(seeded, seed=seed).model_copy(update={"threads": threads})
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             if seconds:
@@ -156,6 +157,7 @@ def measure(
         )
         tell(str(runs[-1]))
     return {
+        "threads": threads,
         "samples": SAMPLES,
         "training_stacks": training_stacks,
         "classifier_accuracy": classifier.config.held_out_accuracy,
@@ -176,11 +178,14 @@ def main() -> None:
     budget.add_argument("--kimg", type=float, default=1000.0, help="of a training")
     budget.add_argument("--seconds", type=float, help="of a training, in the place of --kimg")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=THREADS)
     options = parser.parse_args()
     if options.quick:
-        result = measure(2.0, None, [0], training_stacks=2000)
+        result = measure(2.0, None, [0], 2000, options.threads)
     else:
-        result = measure(options.kimg, options.seconds, options.seeds, TRAINING_STACKS)
+        result = measure(
+            options.kimg, options.seconds, options.seeds, TRAINING_STACKS, options.threads
+        )
     report("stacked_mnist", result, quick=options.quick)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from gan_core.config import DataSettings, NetworkSettings, TrainingSettings
 
 PROJECT = Path(__file__).resolve().parents[1]
 MIRROR = PROJECT.parent / "shared" / "data"
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job,
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # and all that tests start would too
 
 
 @pytest.fixture(autouse=True)

@@ -161,7 +161,7 @@ def open_queue_criteria(page: Page) -> Locator:
     """What a queued run waits for, behind the menu of its own page."""
     page.get_by_role("button", name="expand_more").first.click()
     page.get_by_role("menuitem", name="View queue criteria").click()
-    return page.get_by_role("dialog")
+    return page.get_by_role("dialog").filter(has_text="Run queue criteria")
 
 
 def terminate(page: Page) -> None:
