@@ -4,10 +4,13 @@ SIGINT, SIGTERM and the death of the parent named by `--parent` end it with a ch
 """
 
 import argparse
+import atexit
 import contextlib
 import errno
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -64,7 +67,10 @@ def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
                 from gan_core.training.torchrun import train_in_processes
 
                 return train_in_processes(job, folder, should_stop)
-            from gan_core.training.loop import train
+            with _without_garbage_collection():
+                import torch._dynamo  # noqa: F401 (its optimizers do)
+
+                from gan_core.training.loop import train
 
             return train(job, folder, should_stop)
     except filelock.Timeout:
@@ -74,5 +80,20 @@ def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
         ) from None
 
 
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Import without looking for garbage; what was imported is no garbage later, either."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # for libraries that say what was not taken apart
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # all is written, and to take torch apart takes a second
