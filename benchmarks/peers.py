@@ -1,7 +1,7 @@
 """GAN trainers from the package registry and ours: the same images, seconds and threads.
 
 Every contestant gets the same prepared 32x32 training images (MNIST resized, and the fifth of
-CIFAR-10), the same wall-clock time on two threads of the same machine, one after the other, and
+CIFAR-10), the same wall-clock time on as many threads of the same machine, one after the other, and
 then generates the same number of uint8 samples. All are scored by our evaluator: the Fréchet
 distance to the held-out images in the features of a classifier of that image set, the floor beside
 it, and class coverage.
@@ -110,17 +110,18 @@ def peer_python() -> Path:
 
 
 def train_peer(
-    adapter: list[str], images: Path, seconds: float, count: int, folder: Path
+    adapter: list[str], images: Path, seconds: float, threads: int, count: int, folder: Path
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Samples of a peer, and what it tells of its training."""
     module, *options = adapter
     command = [peer_python(), "-m", f"benchmarks.peer_adapters.{module}", *options]
     task = ["--images", images, "--seconds", str(seconds), "--samples", str(count)]
+    task += ["--threads", str(threads)]
     with (folder / "log.txt").open("w") as log:
         subprocess.run(
             [*command, *task, "--folder", folder],
             cwd=PROJECT,
-            env={**os.environ, "OMP_NUM_THREADS": str(THREADS)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             check=True,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -133,11 +134,12 @@ def train_ours(
     settings: PipelineSettings,
     images: Path,
     seconds: float,
+    threads: int,
     count: int,
     folder: Path,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The same for ours."""
-    job = make_job(pipeline, settings, images, None)
+    job = make_job(pipeline, settings, images, None).model_copy(update={"threads": threads})
     calibration_seconds = max(LEAST_CALIBRATION_SECONDS, CALIBRATION_SHARE * seconds)
     speed = measured_speed(job, folder / "calibration", calibration_seconds)
     budget = job.training.model_copy(update={"kimg": SHARE_OF_THE_TIME * seconds * speed / 1000})
@@ -158,7 +160,9 @@ def train_ours(
     }
 
 
-def compete(name: str, pipeline: str, seconds: float, count: int, grids: Path) -> dict[str, Any]:
+def compete(
+    name: str, pipeline: str, seconds: float, threads: int, count: int, grids: Path
+) -> dict[str, Any]:
     """One contestant on one image set."""
     settings = shipped_settings(
         pipeline,
@@ -175,9 +179,13 @@ def compete(name: str, pipeline: str, seconds: float, count: int, grids: Path) -
         folder = Path(place)
         start = time.perf_counter()
         if name in OURS:
-            samples, told = train_ours(pipeline, settings, image_folder, seconds, count, folder)
+            samples, told = train_ours(
+                pipeline, settings, image_folder, seconds, threads, count, folder
+            )
         else:
-            samples, told = train_peer(PEERS[name][1], image_folder, seconds, count, folder)
+            samples, told = train_peer(
+                PEERS[name][1], image_folder, seconds, threads, count, folder
+            )
         whole = time.perf_counter() - start
     grids.mkdir(parents=True, exist_ok=True)
     save_png(make_grid(samples[:64], 8), grids / f"{pipeline}-{name}.png", 2)
@@ -200,6 +208,7 @@ def main() -> None:
     parser.add_argument("--pipelines", nargs="+", default=PIPELINES, choices=PIPELINES)
     parser.add_argument("--contestants", nargs="+", default=names, choices=names)
     parser.add_argument("--seconds", type=float, default=600.0, help="of training")
+    parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--grids", type=Path, default=CACHE / "peer-grids", help="folder for grids")
     options = parser.parse_args()
@@ -209,12 +218,13 @@ def main() -> None:
     rows = []
     for pipeline in pipelines:
         for name in options.contestants:
-            rows.append(compete(name, pipeline, seconds, samples, options.grids))
+            rows.append(compete(name, pipeline, seconds, options.threads, samples, options.grids))
             tell(
                 f"{pipeline} {name}: distance {rows[-1]['frechet_distance']:.2f}, "
                 f"floor {rows[-1]['floor']:.2f}, {rows[-1]['images_shown']} images"
             )
-            report("peers", {"seconds": seconds, "rows": rows}, quick=options.quick)
+            result = {"seconds": seconds, "threads": options.threads, "rows": rows}
+            report("peers", result, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the adapters share: their command line, the end of their time, and what they hand back.
 
 `python -m benchmarks.peer_adapters.<peer> --images FOLDER --seconds S --samples N --folder OUT
-[--narrow]` trains on the images of a prepared set and leaves `samples.npy` (uint8) and
+--threads T [--narrow]` trains on the images of a prepared set and leaves `samples.npy` (uint8) and
 `adapter.json` in OUT.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.common import THREADS, sample_labels
+from benchmarks.common import sample_labels
 from gan_core.data.image_set import ImageSet, open_image_set
 
 BATCH_SIZE = 64
@@ -56,6 +56,7 @@ class Task:
         parser.add_argument("--seconds", type=float, required=True)
         parser.add_argument("--samples", type=int, required=True)
         parser.add_argument("--folder", type=Path, required=True)
+        parser.add_argument("--threads", type=int, required=True)
         parser.add_argument("--narrow", action="store_true")
         options = parser.parse_args()
         self.images: ImageSet = open_image_set(options.images)
@@ -63,7 +64,7 @@ class Task:
         self.samples: int = options.samples
         self.folder: Path = options.folder
         self.narrow: bool = options.narrow
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(options.threads)
         torch.manual_seed(0)
 
     def labels(self) -> torch.Tensor:
@@ -108,12 +109,12 @@ class TensorImages(torch.utils.data.Dataset):
 
 
 def loader(images: ImageSet, channels: int) -> torch.utils.data.DataLoader:
-    """Batches as the peers' own examples load them, with a process for each core."""
+    """Batches as the peers' own examples load them, with a process for each thread."""
     return torch.utils.data.DataLoader(
         TensorImages(images, channels),
         batch_size=BATCH_SIZE,
         shuffle=True,
-        num_workers=THREADS,
+        num_workers=torch.get_num_threads(),
         drop_last=True,
     )
 

@@ -89,11 +89,9 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
                 f"the {len(manifest)} images of {settings.source} leave none for the {split} "
                 "split; add images or change data.held_out_fraction."
             )
-    rows_hash = hashlib.sha256(
-        "\n".join(
-            manifest[["name", "split", "label", "sha256"]].astype(str).agg("\t".join, axis=1)
-        ).encode()
-    ).hexdigest()
+    identity = manifest[["name", "split", "label", "sha256"]].astype(str)
+    lines = map("\t".join, identity.itertuples(index=False, name=None))
+    rows_hash = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     raw = RawImages(manifest, source.class_names, set_aside, source.licence, rows_hash)
     manifest.to_parquet(folder / MANIFEST_FILE, index=False)
     _write_preview(preview, folder / PREVIEW_FILE)
