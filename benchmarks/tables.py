@@ -48,6 +48,25 @@ def training_speed() -> list[str]:
     return lines
 
 
+def peers() -> list[str]:
+    """Ours and other packages after equal time, the nearest first."""
+    lines = [
+        "| images | contestant | package | images shown | images per second | distance | "
+        "distance / floor | recall | coverage |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    order = itertools.groupby(_result("peers")["rows"], key=lambda row: row["pipeline"])
+    for pipeline, rows in order:
+        for row in sorted(rows, key=lambda row: row["frechet_distance"]):
+            lines.append(
+                f"| {pipeline} | {row['contestant']} | {row['package']} | "
+                f"{row['images_shown']:,} | {row['images_per_second']:.3g} | "
+                f"{row['frechet_distance']:.4g} | {row['distance_over_floor']:.3g} | "
+                f"{row['recall']:.2f} | {row['coverage']:.2f} |"
+            )
+    return lines
+
+
 def stopping() -> list[str]:
     """Seconds from SIGTERM to the end, with a checkpoint."""
     lines = ["| pipeline | median, s | most, s |", "|---|---|---|"]

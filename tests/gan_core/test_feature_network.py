@@ -5,11 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gan_core.config import DataSettings, FeatureNetworkSettings
-from gan_core.data.download import MIRROR_VARIABLE
+from gan_core.config import FeatureNetworkSettings
 from gan_core.data.image_set import ImageSet, ImageSplit
-from gan_core.data.manifest import list_images
-from gan_core.data.preparation import prepare_images
 from gan_core.errors import FoundryError
 from gan_core.evaluation.card import describe_network
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
@@ -73,23 +70,6 @@ def test_the_classifier_tells_the_digits_apart(digit_images: ImageSet) -> None:
     assert features.vectors.dtype == np.float64
     assert features.logits.shape == (359, 10)
     assert network.config.trained_on_sha256 == digit_images.sha256
-
-
-@pytest.mark.mirror
-@pytest.mark.slow
-def test_the_classifier_tells_mnist_apart(
-    mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(MIRROR_VARIABLE, mirror)
-    settings = DataSettings(source="mnist", resolution=28, channels=1)
-    raw, prepared = tmp_path / "raw", tmp_path / "prepared"
-    raw.mkdir()
-    prepared.mkdir()
-    list_images(settings, raw)
-    images = prepare_images(raw, settings, prepared)
-    accuracy = make_feature_network(images, FeatureNetworkSettings()).config.held_out_accuracy
-    assert accuracy is not None
-    assert accuracy >= 0.99
 
 
 @pytest.mark.parametrize("kind", ["auto", "random"])
