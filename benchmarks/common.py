@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
 from benchmarks.machine import write_result
@@ -69,14 +70,17 @@ def shipped_settings(pipeline: str, **overrides: Any) -> PipelineSettings:
 @contextlib.contextmanager
 def made_once(folder: Path) -> Iterator[Path | None]:
     """A folder of the cache: the block makes it in the folder it gets, or gets None."""
-    if folder.exists():
-        yield None
-        return
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    temporary.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Several measurements may need the same folder at the same time.
+    with filelock.FileLock(folder.with_name(folder.name + ".lock")):
+        if folder.exists():
+            yield None
+            return
+        temporary = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(folder)
 
 
 def prepared_images(data: DataSettings) -> Path:

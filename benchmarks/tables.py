@@ -141,6 +141,13 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float:
 
 
 if __name__ == "__main__":
-    for table in (recipes, training_speed, training_overhead, stopping, evaluation_table):
+    for table in (
+        recipes,
+        training_speed,
+        peers,
+        training_overhead,
+        stopping,
+        evaluation_table,
+    ):
         print(f"\n<!-- {table.__name__} -->")
         print("\n".join(table()))
