@@ -17,7 +17,7 @@ import filelock
 import yaml
 
 from benchmarks import common
-from benchmarks.machine import RESULTS, write_result
+from benchmarks.machine import RESULTS, describe_machine, write_result
 from gan_core.config import (
     NetworkSettings,
     PipelineSettings,
@@ -102,6 +102,7 @@ def measure(
         **common.main_numbers(found),
         "seconds": end["seconds"],
         "threads": options.threads,
+        "machine": describe_machine(),
         "released_kimg": end["released_kimg"],
         "ended_by": end["reason"],
         "alarms": [row["name"] for row in journal if row["event"] == "alarm"],

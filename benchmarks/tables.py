@@ -55,8 +55,8 @@ def peers() -> list[str]:
         "distance / floor | recall | coverage |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    order = itertools.groupby(_result("peers")["rows"], key=lambda row: row["pipeline"])
-    for pipeline, rows in order:
+    found = sorted(_result("peers")["rows"], key=lambda row: row["pipeline"], reverse=True)
+    for pipeline, rows in itertools.groupby(found, key=lambda row: row["pipeline"]):
         for row in sorted(rows, key=lambda row: row["frechet_distance"]):
             lines.append(
                 f"| {pipeline} | {row['contestant']} | {row['package']} | "
