@@ -8,7 +8,6 @@ Rows are added to results/recipes.json as they come; a row that is there is not 
 import argparse
 import concurrent.futures
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--keep", type=Path, help="folder that gets the training folders")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="folder in which the trainings stay; one that was cut off there is continued",
+    )
     options = parser.parse_args()
     variants = [(words[0], words[1:]) for words in options.variant or [["shipped"]]]
     done = [tuple(row[name] for name in KEY) for row in rows()]
@@ -87,13 +90,12 @@ def measure(
     job = common.make_job(options.pipeline, settings, folder, network_folder)
     job = job.model_copy(update={"threads": options.threads})
     with tempfile.TemporaryDirectory() as temporary:
-        training = Path(temporary) / "training"
+        kept = options.keep or Path(temporary)
+        training = kept / f"{options.pipeline}-{variant}-{kimg:g}-{seed}"
         journal = common.run_training(job, training)
         network = FeatureNetwork.load(network_folder)
         generator = ReleasedGenerator.load(training / RELEASE_FOLDER)
         found, _ = common.open_evaluator(images, network, settings).evaluate(generator)
-        if options.keep:
-            shutil.copytree(training, options.keep / f"{options.pipeline}-{variant}-{seed}")
     end = next(row for row in reversed(journal) if row["event"] == "end")
     distances = [row["distance"] for row in journal if row["event"] == "evaluation"]
     return {

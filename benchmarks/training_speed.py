@@ -48,7 +48,6 @@ RATIOS = (
 ENDLESS_KIMG = 1e6
 PENALTY = "_r1"
 R1_GAMMA = 0.3
-LARGE_BLOCK_BYTES = 31 * 2**20  # just below the largest that glibc keeps
 
 
 def example(folder: Path, job: TrainingJob, turns: Turns) -> None:
@@ -65,21 +64,11 @@ def training(folder: Path, job: TrainingJob, turns: Turns) -> None:
     train(job, folder, turns)
 
 
-def keep_freed_memory() -> None:
-    """What the product's first evaluation does, so that the bare contestants are no worse off.
-
-    glibc keeps memory for the next step once a larger block than the step's was freed; before that
-    it gives every large block back to the system, whose pages come zeroed, one fault each.
-    """
-    import torch
-
-    torch.empty(LARGE_BLOCK_BYTES, dtype=torch.uint8)  # is freed at once
-
-
 def bare_engine(_: Path, job: TrainingJob, turns: Turns) -> None:
     import torch
 
     from gan_core.training.batches import ImageBatches
+    from gan_core.training.memory import keep_freed_memory
     from gan_core.training.trainer import Trainer
 
     use_two_threads()
@@ -99,6 +88,7 @@ def bare_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
 
     from gan_core.losses import gradient_penalty
     from gan_core.training.batches import ImageBatches
+    from gan_core.training.memory import keep_freed_memory
     from gan_core.training.trainer import Trainer
 
     use_two_threads()

@@ -10,6 +10,7 @@ from gan_core.errors import FoundryError
 from gan_core.training.batches import ImageBatches
 from gan_core.training.course import Course
 from gan_core.training.job import TrainingJob
+from gan_core.training.memory import keep_freed_memory
 from gan_core.training.processes import ALONE, Processes
 from gan_core.training.trainer import Trainer
 
@@ -38,6 +39,7 @@ def train(
     """
     # Load the images, construct the players, continue where a checkpoint stands.
     torch.set_num_threads(job.threads)
+    keep_freed_memory()
     torch.backends.cudnn.deterministic = True
     settings = job.training
     images = open_image_set(job.image_set)
