@@ -38,7 +38,7 @@ screenshots: .venv/installed-dev chromium  ## the pictures of the README, from a
 	$(BIN)/python -m tests.browser.screenshots
 
 bench: .venv/installed-dev  ## measurements, written to benchmarks/results
-	for name in first_run training_speed training_overhead stopping evaluation_speed \
+	for name in first_run training_speed kernel_limits training_overhead stopping evaluation_speed \
 	    evaluation_table peers stacked_mnist; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; done
 

@@ -48,6 +48,17 @@ def training_speed() -> list[str]:
     return lines
 
 
+def kernel_limits() -> list[str]:
+    """GFLOP/s of each kernel in both precisions."""
+    lines = ["| kernel | direction | bf16 | fp32 | ratio |", "|---|---|---|---|---|"]
+    for kernel, directions in _result("kernel_limits")["gflops"].items():
+        for direction, found in directions.items():
+            numbers = f"{found['bf16']:.0f} | {found['fp32']:.0f}"
+            ratio = found["bf16"] / found["fp32"]
+            lines.append(f"| {kernel} | {direction} | {numbers} | {ratio:.1f} |")
+    return lines
+
+
 def peers() -> list[str]:
     """Ours and other packages after equal time, the nearest first."""
     lines = [
@@ -144,6 +155,7 @@ if __name__ == "__main__":
     for table in (
         recipes,
         training_speed,
+        kernel_limits,
         peers,
         training_overhead,
         stopping,
