@@ -9,74 +9,96 @@ import statistics
 import time
 from collections.abc import Callable
 
+import torch
+from torch import nn
+
 from benchmarks.common import arguments, report, shipped_settings
 
 PRODUCT = "matrix product"
+PRODUCT_SIDE = 1024
+CLASSES = 10
 
 
 def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     """GFLOP/s by kernel, direction and precision."""
-    import torch
-    from torch import nn
-
-    from gan_core.networks import build_discriminator, build_generator
     from gan_core.training.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(1)
+    layers = convolutions()
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, precision in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        rates = {PRODUCT: product_rates(precision, rounds)}
+        rates |= {
+            title(layer, x): convolution_rates(layer, x.to(precision), rounds)
+            for layer, x in layers
+        }
+        for kernel, directions in rates.items():
+            for direction, rate in directions.items():
+                found.setdefault(kernel, {}).setdefault(direction, {})[name] = rate
+    return found
+
+
+def convolutions() -> list[tuple[nn.Module, torch.Tensor]]:
+    """The convolutions of the MNIST pipeline's networks, each with what it reads."""
+    from gan_core.networks import build_discriminator, build_generator
+
     settings = shipped_settings("mnist")
-    shape = (settings.data.resolution, settings.data.resolution, 1)
-    batch = settings.training.batch_size
-    latents = torch.randn(batch, settings.network.latent_dim)
-    labels = torch.zeros(batch, dtype=torch.int64)
-    layers: list[tuple[nn.Module, torch.Tensor]] = []
+    shape = (settings.data.resolution, settings.data.resolution, settings.data.channels)
+    found: list[tuple[nn.Module, torch.Tensor]] = []
 
     def keep_input(layer: nn.Module, inputs: tuple[torch.Tensor, ...], _: torch.Tensor) -> None:
-        layers.append((layer, inputs[0].detach()))
+        found.append((layer, inputs[0].detach()))
 
-    generator = build_generator(settings.network, shape, 10)
-    discriminator = build_discriminator(settings.network, shape, 10)
+    generator = build_generator(settings.network, shape, CLASSES)
+    discriminator = build_discriminator(settings.network, shape, CLASSES)
     hooks = [
         layer.register_forward_hook(keep_input)
         for layer in (*generator.modules(), *discriminator.modules())
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     ]
+    batch_size = settings.training.batch_size
+    labels = torch.zeros(batch_size, dtype=torch.int64)
     with torch.no_grad():
-        discriminator(generator(latents, labels), labels)
+        images = generator(torch.randn(batch_size, settings.network.latent_dim), labels)
+        discriminator(images, labels)
     for hook in hooks:
         hook.remove()
-
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for precision in (torch.bfloat16, torch.float32):
-        name = "bf16" if precision is torch.bfloat16 else "fp32"
-        left, right = torch.randn(2, 1024, 1024).to(precision)
-        seconds = median_seconds(lambda a=left, b=right: a @ b, rounds)
-        found.setdefault(PRODUCT, {}).setdefault("forward", {})[name] = 2 * 1024**3 / seconds / 1e9
-        for layer, features in layers:
-            x = features.to(precision).contiguous(memory_format=torch.channels_last)
-            x.requires_grad_()
-            layer.to(precision).to(memory_format=torch.channels_last)
-            out = layer(x)
-            upstream = torch.randn_like(out)
-            # A weight meets every input pixel of a transposed convolution, else every output pixel.
-            pixels = x if isinstance(layer, nn.ConvTranspose2d) else out
-            operations = 2 * layer.weight.numel() * pixels[:, 0].numel()
-            forward = median_seconds(lambda f=layer, x=x: f(x), rounds)
-            inputs = (x, layer.weight)
-            backward = median_seconds(
-                lambda y=out, g=upstream, i=inputs: torch.autograd.grad(y, i, g, retain_graph=True),
-                rounds,
-            )
-            kind = "transposed" if isinstance(layer, nn.ConvTranspose2d) else "convolution"
-            size = "x".join(map(str, layer.kernel_size))
-            title = (
-                f"{kind} {size}, {layer.in_channels} to {layer.out_channels} channels, "
-                f"{x.shape[2]} to {out.shape[2]} pixels"
-            )
-            rows = found.setdefault(title, {})
-            rows.setdefault("forward", {})[name] = operations / forward / 1e9
-            rows.setdefault("backward", {})[name] = 2 * operations / backward / 1e9
     return found
+
+
+def product_rates(precision: torch.dtype, rounds: int) -> dict[str, float]:
+    """GFLOP/s of a matrix product."""
+    left, right = torch.randn(2, PRODUCT_SIDE, PRODUCT_SIDE).to(precision)
+    seconds = median_seconds(lambda: left @ right, rounds)
+    return {"forward": 2e-9 * PRODUCT_SIDE**3 / seconds}
+
+
+def convolution_rates(layer: nn.Module, features: torch.Tensor, rounds: int) -> dict[str, float]:
+    """GFLOP/s forward and backward, in the precision of the features."""
+    layer.to(features.dtype).to(memory_format=torch.channels_last)
+    x = features.contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = layer(x)
+    upstream = torch.randn_like(out)
+    forward = median_seconds(lambda: layer(x), rounds)
+    backward = median_seconds(
+        lambda: torch.autograd.grad(out, (x, layer.weight), upstream, retain_graph=True), rounds
+    )
+    # A weight meets every input pixel of a transposed convolution, else every output pixel.
+    pixels = x if isinstance(layer, nn.ConvTranspose2d) else out
+    operations = 2e-9 * layer.weight.numel() * pixels[:, 0].numel()
+    return {"forward": operations / forward, "backward": 2 * operations / backward}
+
+
+def title(layer: nn.Module, features: torch.Tensor) -> str:
+    """What a table calls the kernel."""
+    kind = "transposed" if isinstance(layer, nn.ConvTranspose2d) else "convolution"
+    size = "x".join(map(str, layer.kernel_size))
+    width = 2 * features.shape[2] if kind == "transposed" else features.shape[2] // layer.stride[0]
+    return (
+        f"{kind} {size}, {layer.in_channels} to {layer.out_channels} channels, "
+        f"{features.shape[2]} to {width} pixels"
+    )
 
 
 def median_seconds(call: Callable[[], object], rounds: int) -> float:
