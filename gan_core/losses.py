@@ -164,10 +164,10 @@ def mixtures(real: torch.Tensor, fake: torch.Tensor, shares: torch.Tensor) -> to
 
     Args:
         real: Shape (n, channels, height, width).
-        fake: The same shape.
+        fake: The same shape; of lower precision than the real ones where a network made it so.
         shares: e, shape (n,), from 0 to 1.
     """
-    return torch.lerp(fake, real, shares[:, None, None, None].to(real.dtype))
+    return torch.lerp(fake.to(real.dtype), real, shares[:, None, None, None].to(real.dtype))
 
 
 def _squared_norms(images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
