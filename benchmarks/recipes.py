@@ -104,6 +104,7 @@ def measure(
         **common.main_numbers(found),
         "seconds": end["seconds"],
         "threads": options.threads,
+        "precision": job.precision,
         "machine": describe_machine(),
         "released_kimg": end["released_kimg"],
         "ended_by": end["reason"],
