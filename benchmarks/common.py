@@ -183,7 +183,6 @@ def main_numbers(found: Evaluation) -> dict[str, Any]:
     summary = found.summary()
     names = (
         "frechet_distance",
-        "frechet_distance_extrapolated",
         "floor",
         "precision",
         "recall",
@@ -199,7 +198,6 @@ def main_numbers(found: Evaluation) -> dict[str, Any]:
     return {
         **{name: summary.get(name) for name in names},
         "frechet_distance_ci": summary["frechet_distance_ci"],
-        "floor_extrapolated": found.floor_extrapolated,
         "distance_over_floor": found.frechet_distance / found.floor,
         "failed_checks": [check.name for check in found.checks if not check.passed],
         "card": found.card.line,
