@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from gan_core.device import choose_precision
 from gan_core.errors import FoundryError
 from gan_core.generator import ReleasedGenerator
 from gan_core.losses import LOSSES
@@ -72,6 +73,7 @@ GAMES: dict[str, dict[str, Any]] = {
         "alarms": ALARMED,
     },
 }
+WHERE_BF16_IS_SLOW = {"as it comes", "WGAN-GP", "fixed augmentation", "all at once"}
 NETWORKS: dict[str, dict[str, Any]] = {
     "unconditional": {"conditional": False},
     "resnet": {"family": "resnet"},
@@ -86,10 +88,14 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("game", GAMES.values(), ids=GAMES.keys())
+@pytest.mark.parametrize("name", GAMES)
 def test_a_training_that_was_stopped_ends_with_the_same_bits_and_journal(
-    game: dict[str, Any], precision: str, make_job: MakeJob, tmp_path: Path
+    name: str, precision: str, make_job: MakeJob, tmp_path: Path
 ) -> None:
+    emulated = precision == "bf16" and choose_precision("auto", "cpu") == "fp32"
+    if emulated and name not in WHERE_BF16_IS_SLOW:
+        pytest.skip("bf16 is emulated on this machine, and slow: a few games stand for all")
+    game = GAMES[name]
     job = make_job(precision, **game)
     assert run_job(job, tmp_path / "undisturbed") is None
     for steps in STOPS:
