@@ -19,7 +19,7 @@ from torchvision import transforms
 
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.networks import build_discriminator, build_generator
-from gan_core.networks.dcgan import FlattenPixels
+from gan_core.networks.pixels import FlattenPixels, MeanOverPixels
 from gan_core.training.job import TrainingJob
 
 WORKERS = 2
@@ -51,11 +51,13 @@ class PilImages(torch.utils.data.Dataset):
         return self._transform(picture), max(0, int(self._labels[index]))
 
 
-def flatten_as_usual(layers: nn.Sequential) -> None:
+def read_pixels_as_usual(layers: nn.Sequential) -> None:
     """Undo what is made for another memory layout than the example's, and would slow it."""
     for name, layer in layers.named_children():
         if isinstance(layer, FlattenPixels):
             setattr(layers, name, nn.Flatten())
+        elif isinstance(layer, MeanOverPixels):
+            setattr(layers, name, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
 
 
 def train_like_the_example(
@@ -71,7 +73,7 @@ def train_like_the_example(
     torch.manual_seed(job.training.seed)
     generator = build_generator(job.network, images.shape, classes).to(device)
     discriminator = build_discriminator(job.network, images.shape, classes).to(device)
-    flatten_as_usual(discriminator.layers)
+    read_pixels_as_usual(discriminator.layers)
     generator_optimizer = torch.optim.Adam(generator.parameters(), LEARNING_RATE, BETAS)
     discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), LEARNING_RATE, BETAS)
     criterion = nn.BCEWithLogitsLoss()

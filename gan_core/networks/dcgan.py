@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .convolution import Conv2d, ConvTranspose2d
+from .pixels import FlattenPixels, MeanOverPixels
+
 
 class DcganGenerator(nn.Module):
     """Maps latents to images.
@@ -38,11 +41,11 @@ class DcganGenerator(nn.Module):
         layers: list[nn.Module] = [nn.BatchNorm2d(channels[0]), nn.ReLU()]
         for coarse, fine in itertools.pairwise(channels):
             layers += [
-                nn.ConvTranspose2d(coarse, fine, kernel_size=4, stride=2, padding=1, bias=False),
+                ConvTranspose2d(coarse, fine, kernel_size=4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(fine),
                 nn.ReLU(),
             ]
-        layers += [nn.Conv2d(channels[-1], image_channels, kernel_size=3, padding=1), nn.Tanh()]
+        layers += [Conv2d(channels[-1], image_channels, kernel_size=3, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -59,18 +62,6 @@ class DcganGenerator(nn.Module):
             latents = latents + self.embedding(labels)
         features = self.project(latents).view(-1, *self.coarsest)
         return self.layers(features.contiguous(memory_format=torch.channels_last))
-
-
-class FlattenPixels(nn.Module):
-    """Maps (n, channels, height, width) to (n, height x width x channels), pixel after pixel.
-
-    Where pixels lie side by side in memory (`channels_last`) this is a view. nn.Flatten would copy
-    there, and hand back a gradient in another order than the layers before it work in.
-    """
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Flatten."""
-        return features.permute(0, 2, 3, 1).flatten(1)
 
 
 class DcganDiscriminator(nn.Module):
@@ -99,16 +90,16 @@ class DcganDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         previous = shape[2]
         for width in channels[:-1]:
-            layers += [nn.Conv2d(previous, width, kernel_size=4, stride=2, padding=1)]
+            layers += [Conv2d(previous, width, kernel_size=4, stride=2, padding=1)]
             layers += [nn.LeakyReLU(0.2)]
             previous = width
-        layers += [nn.Conv2d(previous, channels[-1], kernel_size=3, padding=1), nn.LeakyReLU(0.2)]
+        layers += [Conv2d(previous, channels[-1], kernel_size=3, padding=1), nn.LeakyReLU(0.2)]
         if head == "hidden":
             factor = 2 ** (len(channels) - 1)
             inputs = channels[-1] * (shape[0] // factor) * (shape[1] // factor)
             layers += [FlattenPixels(), nn.Linear(inputs, channels[-1]), nn.LeakyReLU(0.2)]
         else:
-            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            layers += [MeanOverPixels()]
         self.layers = nn.Sequential(*layers)
         self.score = nn.Linear(channels[-1], 1)
         self.embedding = nn.Embedding(classes, channels[-1]) if classes else None

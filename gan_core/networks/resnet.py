@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .convolution import Conv2d
+from .pixels import MeanOverPixels
+
 SLOPE = 0.2  # of leaky ReLUs for negative inputs, as in DCGAN's discriminator
 
 
@@ -27,8 +30,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, branches: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
-        self.last = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.first = Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.last = Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         # Scalars before each activation and each convolution.
         self.biases = nn.Parameter(torch.zeros(4))
         self.multiplier = nn.Parameter(torch.ones(()))
@@ -87,7 +90,7 @@ class ResnetGenerator(nn.Module):
             # Nearest, because the gradient of bilinear resampling is not reproducible on a GPU.
             layers += [*change_of_channels(coarse, fine), nn.Upsample(scale_factor=2)]
             layers += residual_blocks(fine, blocks_per_resolution, branches)
-        to_image = nn.Conv2d(channels[-1], image_channels, kernel_size=3, padding=1)
+        to_image = Conv2d(channels[-1], image_channels, kernel_size=3, padding=1)
         initialise(to_image, SLOPE)
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), to_image, nn.Tanh())
 
@@ -127,13 +130,13 @@ class ResnetDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         branches = blocks_per_resolution * len(channels)
-        from_image = nn.Conv2d(shape[2], channels[0], kernel_size=3, padding=1)
+        from_image = Conv2d(shape[2], channels[0], kernel_size=3, padding=1)
         initialise(from_image)
         layers = [from_image, *residual_blocks(channels[0], blocks_per_resolution, branches)]
         for fine, coarse in itertools.pairwise(channels):
             layers += [nn.AvgPool2d(2), *change_of_channels(fine, coarse)]
             layers += residual_blocks(coarse, blocks_per_resolution, branches)
-        self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE))
+        self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), MeanOverPixels())
         self.score = nn.Linear(channels[-1], 1)
         initialise(self.score)
         self.embedding = nn.Embedding(classes, channels[-1]) if classes else None
@@ -151,7 +154,7 @@ class ResnetDiscriminator(nn.Module):
         Returns:
             Logits, float, shape (n,); their sigmoid is the probability of "real".
         """
-        features = self.layers(images).mean(dim=(2, 3))
+        features = self.layers(images)
         logits = self.score(features).squeeze(1)
         if self.embedding is not None:
             logits = logits + (self.embedding(labels) * features).sum(dim=1)
@@ -172,7 +175,7 @@ def change_of_channels(before: int, after: int) -> list[nn.Module]:
     """A 1x1 convolution where the number of channels changes, else nothing."""
     if before == after:
         return []
-    layer = nn.Conv2d(before, after, kernel_size=1)
+    layer = Conv2d(before, after, kernel_size=1)
     initialise(layer)
     return [layer]
 

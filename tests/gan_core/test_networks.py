@@ -12,7 +12,7 @@ from gan_core.config import NetworkSettings, check_resolution
 from gan_core.generator import GeneratorConfig, ReleasedGenerator
 from gan_core.losses import gradient_penalty
 from gan_core.networks import Shape, build_discriminator, build_generator
-from gan_core.networks.dcgan import FlattenPixels
+from gan_core.networks.pixels import FlattenPixels, MeanOverPixels
 from gan_core.networks.resnet import ResidualBlock
 
 FAMILIES = ["dcgan", "resnet"]
@@ -120,6 +120,34 @@ def test_pixels_are_flattened_without_a_copy_and_alike_in_both_layouts() -> None
     assert flatten(by_pixel).data_ptr() == by_pixel.data_ptr()
     assert torch.equal(flatten(by_pixel), flatten(features))
     assert torch.equal(flatten(features)[1, 5:10], features[1, :, 0, 1])
+
+
+def test_the_mean_over_pixels_is_that_of_each_channel() -> None:
+    features = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    by_pixel = features.to(memory_format=torch.channels_last)
+    for layout in (features, by_pixel):
+        torch.testing.assert_close(MeanOverPixels()(layout), features.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("family", "head"), [("dcgan", "hidden"), ("dcgan", "mean"), ("resnet", "mean")]
+)
+def test_gradients_reach_every_layer_in_channels_last(family: str, head: str) -> None:
+    layout = torch.channels_last
+    made = settings(family, discriminator_head=head)
+    discriminator = build_discriminator(made, (16, 16, 3), 0).to(memory_format=layout)
+    seen: list[bool] = []
+    for layer in discriminator.modules():
+        if isinstance(layer, nn.Conv2d | nn.LeakyReLU):
+            layer.register_full_backward_hook(
+                lambda _layer, _into, upstream: seen.append(
+                    upstream[0].ndim == 2 or upstream[0].is_contiguous(memory_format=layout)
+                )
+            )
+    images = some_images(2, (16, 16, 3)).requires_grad_()
+    discriminator(images, some_labels(2, 0)).sum().backward()
+    assert seen
+    assert all(seen)
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
