@@ -100,9 +100,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None  # noqa: S101
         processes = dist.get_world_size()
         x = images.float()
-        moments = torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))])
-        mean, mean_square = all_reduce(moments) / processes
-        variance = mean_square - mean.square()
+        mean = all_reduce(x.mean(dim=(0, 2, 3))) / processes
+        centred = x - mean[:, None, None]
+        # Around the mean of all: E[x^2] - E[x]^2 loses its digits where the mean is large.
+        variance = all_reduce(centred.square().mean(dim=(0, 2, 3))) / processes
         with torch.no_grad():
             count = processes * x.numel() / x.shape[1]
             momentum = self.momentum or 0.0
@@ -111,8 +112,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             assert self.num_batches_tracked is not None  # noqa: S101
             self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        return (x * scale[:, None, None] + shift[:, None, None]).to(images.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(images.dtype)
 
 
 def share_batch_statistics(module: nn.Module) -> None:

@@ -20,7 +20,12 @@ from gan_core.training.job import (
     RELEASE_FOLDER,
     TrainingJob,
 )
-from gan_core.training.processes import ALONE, SharedBatchNorm2d, share_batch_statistics
+from gan_core.training.processes import (
+    ALONE,
+    SharedBatchNorm2d,
+    joined_processes,
+    share_batch_statistics,
+)
 from tests.gan_core.trainings import (
     journal_rows,
     run_job,
@@ -127,3 +132,21 @@ def test_normalisation_is_shared_without_changing_what_is_stored() -> None:
     assert isinstance(module[1][0], SharedBatchNorm2d)  # type: ignore[index]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert list(module.state_dict()) == list(before)
+
+
+def test_shared_normalisation_keeps_its_digits_far_from_zero(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    features = (300 + 0.1 * torch.randn(8, 3, 4, 4)).requires_grad_()
+    exact = features.detach().double().requires_grad_()
+    shared, usual = SharedBatchNorm2d(3), nn.BatchNorm2d(3).double()
+    upstream = torch.randn(8, 3, 4, 4)
+    with joined_processes(0, 1, f"file://{tmp_path / 'store'}", "cpu"):
+        out = shared(features)
+        out.backward(upstream)
+    expected = usual(exact)
+    expected.backward(upstream.double())
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(shared.running_var.double(), usual.running_var, rtol=1e-3, atol=0)  # type: ignore[union-attr]
+    assert features.grad is not None
+    assert exact.grad is not None
+    torch.testing.assert_close(features.grad.double(), exact.grad, rtol=1e-3, atol=1e-2)
