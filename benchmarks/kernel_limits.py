@@ -25,7 +25,7 @@ def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
 
     keep_freed_memory()
     torch.set_num_threads(1)
-    layers = convolutions()
+    layers = convolutions("mnist")
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, precision in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         rates = {PRODUCT: product_rates(precision, rounds)}
@@ -39,15 +39,17 @@ def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def convolutions() -> list[tuple[nn.Module, torch.Tensor]]:
-    """The convolutions of the MNIST pipeline's networks, each with what it reads."""
+def convolutions(pipeline: str) -> list[tuple[nn.Conv2d | nn.ConvTranspose2d, torch.Tensor]]:
+    """The convolutions of a pipeline's networks, each with what it reads."""
     from gan_core.networks import build_discriminator, build_generator
 
-    settings = shipped_settings("mnist")
+    settings = shipped_settings(pipeline)
     shape = (settings.data.resolution, settings.data.resolution, settings.data.channels)
-    found: list[tuple[nn.Module, torch.Tensor]] = []
+    found: list[tuple[nn.Conv2d | nn.ConvTranspose2d, torch.Tensor]] = []
 
-    def keep_input(layer: nn.Module, inputs: tuple[torch.Tensor, ...], _: torch.Tensor) -> None:
+    def keep_input(
+        layer: nn.Conv2d | nn.ConvTranspose2d, inputs: tuple[torch.Tensor, ...], _: torch.Tensor
+    ) -> None:
         found.append((layer, inputs[0].detach()))
 
     generator = build_generator(settings.network, shape, CLASSES)
@@ -74,7 +76,9 @@ def product_rates(precision: torch.dtype, rounds: int) -> dict[str, float]:
     return {"forward": 2e-9 * PRODUCT_SIDE**3 / seconds}
 
 
-def convolution_rates(layer: nn.Module, features: torch.Tensor, rounds: int) -> dict[str, float]:
+def convolution_rates(
+    layer: nn.Conv2d | nn.ConvTranspose2d, features: torch.Tensor, rounds: int
+) -> dict[str, float]:
     """GFLOP/s forward and backward, in the precision of the features."""
     layer.to(features.dtype).to(memory_format=torch.channels_last)
     x = features.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -90,7 +94,7 @@ def convolution_rates(layer: nn.Module, features: torch.Tensor, rounds: int) -> 
     return {"forward": operations / forward, "backward": 2 * operations / backward}
 
 
-def title(layer: nn.Module, features: torch.Tensor) -> str:
+def title(layer: nn.Conv2d | nn.ConvTranspose2d, features: torch.Tensor) -> str:
     """What a table calls the kernel."""
     kind = "transposed" if isinstance(layer, nn.ConvTranspose2d) else "convolution"
     size = "x".join(map(str, layer.kernel_size))

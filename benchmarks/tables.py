@@ -59,6 +59,15 @@ def kernel_limits() -> list[str]:
     return lines
 
 
+def weight_gradients() -> list[str]:
+    """Milliseconds of each layer's weight gradient in both ways, and which one is taken."""
+    lines = ["| layer | oneDNN, ms | product, ms | taken |", "|---|---|---|---|"]
+    for layer, found in _result("weight_gradients")["layers"].items():
+        numbers = f"{found['onednn_ms']:.2f} | {found['product_ms']:.2f}"
+        lines.append(f"| {layer} | {numbers} | {found['chosen']} |")
+    return lines
+
+
 def peers() -> list[str]:
     """Ours and other packages after equal time, the nearest first."""
     lines = [
@@ -156,6 +165,7 @@ if __name__ == "__main__":
         recipes,
         training_speed,
         kernel_limits,
+        weight_gradients,
         peers,
         training_overhead,
         stopping,
