@@ -1,9 +1,9 @@
 """Convolutions over few pixels, whose weights learn by one matrix product.
 
-oneDNN's kernel for the gradient of a weight lays the pixels of one row of an image along the 32
-places of an AMX tile: at 4 x 4 pixels seven eighths of every tile are empty. A matrix product over
-the pixels of all images fills them. Other processors have no such tiles, and there, as for wider
-images, the layers are PyTorch's own.
+On processors with AMX, oneDNN's kernel for the gradient of a weight is the slower the fewer pixels
+a row has: at 4 it reaches an eighth of a matrix product's rate, as if a row had the 32 places of a
+tile for itself. A product over the pixels of all images is several times as fast there. Elsewhere,
+and for wider images, the layers are PyTorch's own.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-# Of wider images a row fills half a tile and more, and with fewer kernels the product's operand
-# takes longer to lay out than it saves (`benchmarks.weight_gradients`).
+# Beyond these, laying out the product's operand takes as long as it saves, or longer
+# (`benchmarks.weight_gradients`).
 WIDEST_PIXELS = 8
 KERNELS_PER_SQUARE_PIXEL = 128
 
