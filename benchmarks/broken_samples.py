@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gan_core.config import EvaluationSettings
 from gan_core.data.image_set import ImageSet
 from gan_core.evaluation.real_images import floor_rows
+from gan_core.evaluation_settings import EvaluationSettings
 
 SEED = 0
 

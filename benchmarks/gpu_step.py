@@ -31,7 +31,7 @@ import torch
 
 from benchmarks.common import arguments, report, spread, tell
 from benchmarks.turns import Contestant, Turns, take_turns
-from gan_core.config import NetworkSettings, TrainingSettings
+from gan_core.config import NetworkSettings
 from gan_core.data.image_set import (
     DESCRIPTION_FILE,
     IMAGES_FILE,
@@ -43,6 +43,7 @@ from gan_core.device import choose_precision
 from gan_core.training.batches import ImageBatches
 from gan_core.training.job import TrainingJob
 from gan_core.training.trainer import Trainer
+from gan_core.training_settings import TrainingSettings
 
 DEVICE = "cuda"
 IMAGES, CLASSES = 20_000, 10

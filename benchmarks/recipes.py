@@ -17,17 +17,12 @@ import yaml
 
 from benchmarks import common
 from benchmarks.machine import RESULTS, describe_machine, write_result
-from gan_core.config import (
-    NetworkSettings,
-    PipelineSettings,
-    TrainingSettings,
-    apply_overrides,
-    flat_settings,
-)
+from gan_core.config import NetworkSettings, PipelineSettings, apply_overrides, flat_settings
 from gan_core.data.image_set import open_image_set
 from gan_core.evaluation.feature_network import FeatureNetwork
 from gan_core.generator import ReleasedGenerator
 from gan_core.training.job import RELEASE_FOLDER
+from gan_core.training_settings import TrainingSettings
 
 NAME = "recipes"
 KEY = ("pipeline", "variant", "kimg", "seed")

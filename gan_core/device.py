@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from gan_core.config import Device, Precision
 from gan_core.errors import FoundryError
+from gan_core.training_settings import Device, Precision
 
 
 def choose_device(asked: Device) -> Literal["cpu", "cuda"]:

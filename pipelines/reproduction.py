@@ -11,9 +11,10 @@ from typing import Any
 
 import filelock
 
-from gan_core.config import PipelineSettings, TrainingSettings, apply_overrides
+from gan_core.config import PipelineSettings, apply_overrides
 from gan_core.device import choose_device
 from gan_core.errors import FoundryError
+from gan_core.training_settings import TrainingSettings
 from pipelines import home, registry, tracking
 from pipelines.devices import devices_to_oneself
 from pipelines.environment import environment

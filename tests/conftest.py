@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gan_core.config import DataSettings, NetworkSettings, TrainingSettings
+from gan_core.config import DataSettings, NetworkSettings
+from gan_core.training_settings import TrainingSettings
 
 PROJECT = Path(__file__).resolve().parents[1]
 MIRROR = PROJECT.parent / "shared" / "data"
@@ -58,10 +59,10 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digit_classifier(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a feature network that has learned the digits for a moment, and its reference."""
-    from gan_core.config import FeatureNetworkSettings
     from gan_core.data.image_set import open_image_set
     from gan_core.evaluation.feature_network import make_feature_network
     from gan_core.evaluation.reference import Reference
+    from gan_core.evaluation_settings import FeatureNetworkSettings
 
     folder = tmp_path_factory.mktemp("classifier")
     images = open_image_set(digits)

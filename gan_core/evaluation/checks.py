@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from gan_core.config import CheckSettings
+from gan_core.evaluation_settings import CheckSettings
 
 
 class CheckResult(BaseModel):

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from gan_core.config import FeatureNetworkSettings
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.inception import InceptionNet, find_weights
+from gan_core.evaluation_settings import FeatureNetworkSettings
 
 WEIGHTS_FILE = "feature_network.safetensors"
 INCEPTION_WEIGHTS_FILE = "inception.pth"

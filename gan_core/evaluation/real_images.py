@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from gan_core.config import EvaluationSettings, FeatureNetworkSettings, fingerprint
+from gan_core.config import fingerprint
 from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
 from gan_core.evaluation.card import MetricCard, describe_network, library_versions
@@ -25,6 +25,7 @@ from gan_core.evaluation.frechet import count_curve
 from gan_core.evaluation.manifold import NEIGHBOURS
 from gan_core.evaluation.pixels import contrast, nearest_images, pairwise_distance, pooled
 from gan_core.evaluation.space import RealSpace
+from gan_core.evaluation_settings import EvaluationSettings, FeatureNetworkSettings
 
 TENSORS_FILE = "real_images.safetensors"
 FLOOR_FILE = "floor.json"

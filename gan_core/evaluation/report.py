@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from threadpoolctl import threadpool_limits
 
-from gan_core.config import EvaluationSettings
 from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
 from gan_core.evaluation.card import MetricCard
@@ -33,6 +32,7 @@ from gan_core.evaluation.real_images import (
     make_card,
 )
 from gan_core.evaluation.space import SpaceScores
+from gan_core.evaluation_settings import EvaluationSettings
 from gan_core.generator import ReleasedGenerator
 
 EVALUATION_FILE = "evaluation.json"

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from gan_core.config import AlarmSettings, Reaction
+from gan_core.training_settings import AlarmSettings, Reaction
 
 AlarmName = Literal["non_finite", "distance", "coverage", "diversity", "discriminator"]
 

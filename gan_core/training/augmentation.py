@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from gan_core.config import AugmentationSettings
+from gan_core.training_settings import AugmentationSettings
 
 BLACK = -1.0
 MID_GREY = 0.0

@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from gan_core.config import NetworkSettings, TrainingSettings, fingerprint
+from gan_core.config import NetworkSettings, fingerprint
+from gan_core.training_settings import TrainingSettings
 
 JOB_FILE = "job.json"
 JOURNAL_FILE = "journal.jsonl"

@@ -6,10 +6,10 @@ from typing import Self
 import torch
 from torch import nn
 
-from gan_core.config import TrainingSettings
 from gan_core.losses import LOSSES, gradient_penalty, mixtures, wgan_gp_penalty
 from gan_core.training.augmentation import Augmentation
 from gan_core.training.processes import ALONE, Processes, without_averaging
+from gan_core.training_settings import TrainingSettings
 
 # What a step reports, in this order.
 SCALARS = (

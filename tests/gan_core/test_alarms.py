@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from gan_core.config import AlarmSettings
 from gan_core.training.alarms import Alarm, Measurement, Watch, reaction_now, watch_over
+from gan_core.training_settings import AlarmSettings
 
 HEALTHY: dict[str, Any] = {
     "distance": 10.0,

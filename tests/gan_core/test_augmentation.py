@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_core.config import AugmentationSettings
 from gan_core.training.augmentation import (
     ADJUSTMENT_STEPS,
     TRANSFORMS,
     Augmentation,
     AugmentationStrength,
 )
+from gan_core.training_settings import AugmentationSettings
 
 NAMES = tuple(TRANSFORMS)
 SIDES = st.integers(1, 20)

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gan_core.config import FeatureNetworkSettings
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.card import describe_network
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
+from gan_core.evaluation_settings import FeatureNetworkSettings
 
 
 def trained(images: ImageSet, **settings: Any) -> FeatureNetwork:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from gan_core.config import INCEPTION_SHA256, FeatureNetworkSettings
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
 from gan_core.evaluation.inception import ADDRESS, FILE_NAME, find_weights
 from gan_core.evaluation.real_images import Networks
+from gan_core.evaluation_settings import INCEPTION_SHA256, FeatureNetworkSettings
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ def test_the_network_is_kept_with_its_weights_and_named_by_their_hash(
 
 
 def test_it_can_stand_beside_a_classifier(few: ImageSet, settings: FeatureNetworkSettings) -> None:
-    from gan_core.config import EvaluationSettings
+    from gan_core.evaluation_settings import EvaluationSettings
 
     gate = make_feature_network(few, FeatureNetworkSettings(epochs=1))
     chosen = EvaluationSettings(second_network="inception")

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from benchmarks.broken_samples import BROKEN, training_images
-from gan_core.config import CheckSettings, EvaluationSettings, FeatureNetworkSettings
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.card import MetricCard, require_same_cards
@@ -17,6 +16,7 @@ from gan_core.evaluation.estimate import Estimate
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
 from gan_core.evaluation.real_images import Networks, RealImages, floor_rows
 from gan_core.evaluation.report import Evaluation, Evaluator
+from gan_core.evaluation_settings import CheckSettings, EvaluationSettings, FeatureNetworkSettings
 from gan_core.generator import GeneratorConfig, ReleasedGenerator
 
 MakeGenerator = Callable[..., ReleasedGenerator]

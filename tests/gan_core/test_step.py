@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gan_core.config import NetworkSettings, TrainingSettings
+from gan_core.config import NetworkSettings
 from gan_core.losses import LOSSES, gradient_penalty
 from gan_core.networks import build_discriminator, build_generator
 from gan_core.training.augmentation import Augmentation
@@ -22,6 +22,7 @@ from gan_core.training.step import (
     ema_decay,
     learning_rate_factor,
 )
+from gan_core.training_settings import TrainingSettings
 
 logistic = LOSSES["non_saturating"].discriminator
 SHAPE, CLASSES, BATCH = (8, 8, 1), 3, 6
