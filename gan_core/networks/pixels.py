@@ -1,7 +1,7 @@
 """Layers that read an image's features pixel after pixel, as `channels_last` keeps them in memory.
 
 PyTorch's own give the same numbers, but hand back gradients in which whole channels lie side by
-side, and every layer before them would have to put these in order.
+side, and the layer before them is slow where one of its inputs lies so and the other does not.
 """
 
 import torch
