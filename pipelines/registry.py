@@ -42,15 +42,19 @@ CARRIED_FILES = (
     "__init__.py",
     "config.py",
     "errors.py",
+    "evaluation_settings.py",
     "generator.py",
     "networks/__init__.py",
+    "networks/convolution.py",
     "networks/dcgan.py",
+    "networks/pixels.py",
     "networks/resnet.py",
     "notification_settings.py",
     "operation_settings.py",
     "serving.py",
     "settings_base.py",
     "sweep_settings.py",
+    "training_settings.py",
 )
 SERVING_REQUIREMENTS = ("mlflow", "numpy", "pydantic", "safetensors", "torch")
 
