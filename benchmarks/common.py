@@ -134,7 +134,9 @@ def run_training(job: TrainingJob, folder: Path) -> list[dict[str, Any]]:
     """Train a job in the product's own process; returns the rows of its journal."""
     folder.mkdir(parents=True, exist_ok=True)
     job.write(folder)
-    subprocess.run([sys.executable, "-m", "gan_core.training", folder], cwd=PROJECT, check=True)
+    # Who ends the benchmark ends the training; its checkpoint stays.
+    command = [sys.executable, "-m", "gan_core.training", folder, "--parent", str(os.getpid())]
+    subprocess.run(command, cwd=PROJECT, check=True)
     return [row for _, row in read_journal(folder / JOURNAL_FILE)]
 
 
