@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 SHORT = [
     *("--set", "training.kimg=2"),
+    *("--set", "training.threads=1"),  # another test runs beside this one
     *("--set", "feature_network.epochs=1"),
     *("--set", "evaluation.checks.blocking=false"),
 ]

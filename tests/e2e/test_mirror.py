@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.mirror]
 
 SHORT = {
     "training.kimg": 1,
+    "training.threads": 1,  # another test runs beside this one
     "evaluation.checks.blocking": False,
     "evaluation.samples": 500,
 }

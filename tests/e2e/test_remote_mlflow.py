@@ -22,7 +22,7 @@ MLFLOW = Path(sys.executable).with_name("mlflow")
 SHORT = [
     *("--set", "training.kimg=2"),
     *("--set", "evaluation.checks.blocking=false"),
-    *("--set", "training.threads=2"),
+    *("--set", "training.threads=1"),
     *("--set", "feature_network.epochs=1"),
     *("--set", "network.generator_channels=[32, 16, 16]"),
 ]

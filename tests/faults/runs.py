@@ -17,7 +17,7 @@ from tests.e2e.conftest import GAN_FOUNDRY
 
 StartRun = Callable[..., "StartedRun"]
 
-KIMG = 16  # six seconds of training
+KIMG = 8  # seconds of training, and several checkpoints
 SETTINGS = [
     f"training.kimg={KIMG}",
     "evaluation.checks.blocking=false",
