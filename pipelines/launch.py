@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from gan_core.config import PipelineSettings
 from gan_core.device import choose_device, choose_precision
+from gan_core.disk import write_whole
 from gan_core.errors import AlreadyTrainingError, FoundryError
 from gan_core.training.job import (
     CHECKPOINT_FILE,
@@ -96,37 +97,52 @@ def write_job(
     return job
 
 
-def continue_smaller_budget(job: TrainingJob, folder: Path) -> TrainingJob | None:
+def continue_smaller_budget(
+    job: TrainingJob, folder: Path
+) -> tuple[TrainingJob, TrainingJob] | None:
     """Begin a training where a finished one of the same job with a smaller budget ended.
+
+    What the settings leave to the machine stays as it was there.
 
     Args:
         job: With the larger budget.
         folder: Its training folder, beside those of others; left alone if it has a checkpoint.
 
     Returns:
-        The job that is continued, if there is one: that with the largest budget.
+        The job as it was written anew, and the one that it continues, if there is one: that with
+        the largest budget.
     """
+    from gan_core.training.checkpoint import read_progress
+
     if (folder / CHECKPOINT_FILE).exists():
         return None
-    found: dict[int, tuple[TrainingJob, Path]] = {}
+    found: dict[int, tuple[TrainingJob, TrainingJob, Path]] = {}
     for other_folder in folder.parent.iterdir():
-        if other_folder.suffix or not (other_folder / CHECKPOINT_FILE).exists():
+        if other_folder.suffix:
             continue  # one that is not finished
         try:
+            progress = read_progress(other_folder / CHECKPOINT_FILE)
+            if progress is None:
+                continue
             other = TrainingJob.read(other_folder)
         except ValidationError:
             continue  # written by another version of this program
-        if other.fingerprint == job.fingerprint and other.total_images < job.total_images:
-            found[other.total_images] = (other, other_folder)
+        same = job.with_choices_of(other)
+        # As the checkpoint has it: another version of this program may have trained the same job.
+        if progress.job_fingerprint == same.fingerprint and other.total_images < job.total_images:
+            found[other.total_images] = (same, other, other_folder)
     if not found:
         return None
-    other, other_folder = found[max(found)]
+    same, other, other_folder = found[max(found)]
     for name in (GRID_FOLDER, SNAPSHOT_FOLDER):
-        if (other_folder / name).exists():
-            shutil.copytree(other_folder / name, folder / name, dirs_exist_ok=True)
-    for name in (JOURNAL_FILE, CHECKPOINT_FILE):  # the checkpoint last: then all is there
-        shutil.copyfile(other_folder / name, folder / name)
-    return other
+        (folder / name).mkdir(exist_ok=True)
+        for path in (other_folder / name).glob("*"):
+            shutil.copyfile(path, folder / name / path.name)
+    shutil.copyfile(other_folder / JOURNAL_FILE, folder / JOURNAL_FILE)
+    same.write(folder)
+    # Last, and whole: where it stands, all that it refers to does.
+    write_whole(folder / CHECKPOINT_FILE, (other_folder / CHECKPOINT_FILE).read_bytes())
+    return same, other
 
 
 def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -210,8 +226,8 @@ def _cut_journal(folder: Path) -> int:
             progress = read_progress(folder / CHECKPOINT_FILE)
             length = progress.journal_bytes if progress else 0
             journal = folder / JOURNAL_FILE
-            if journal.exists():
-                os.truncate(journal, length)
+            if journal.exists() and journal.stat().st_size > length:
+                os.truncate(journal, length)  # which would fill up one that is too short
             return length
     except filelock.Timeout:
         owner = folder / OWNER_FILE

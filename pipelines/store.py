@@ -5,7 +5,6 @@ progress lies beside it as `<key>.partial`, guarded by a lock.
 """
 
 import contextlib
-import errno
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import filelock
 
+from gan_core.disk import is_disk_full
 from gan_core.errors import FoundryError
 
 
@@ -67,11 +67,6 @@ def open_stage(path: Path, *, resumable: bool = False) -> Iterator[StageFolder]:
                 raise FoundryError(describe_full_disk(path.parent)) from error
             raise
         working.rename(path)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that a disk, or one's share of it, is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def describe_full_disk(folder: Path) -> str:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import filelock
 
 from gan_core.config import PipelineSettings, flat_settings
+from gan_core.disk import is_disk_full
 from gan_core.errors import FoundryError
 from gan_core.training.journal import read_journal
 from pipelines import home
-from pipelines.store import describe_full_disk, is_disk_full
+from pipelines.store import describe_full_disk
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,7 +6,6 @@ SIGINT, SIGTERM and the death of the parent named by `--parent` end it with a ch
 import argparse
 import atexit
 import contextlib
-import errno
 import gc
 import os
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import filelock
 
+from gan_core.disk import is_disk_full
 from gan_core.errors import AlreadyTrainingError, FoundryError
 from gan_core.training.job import (
     EXIT_DISK_FULL,
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         reason = _train_alone(options.folder, should_stop)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         with contextlib.suppress(OSError):  # the log may lie on the same disk
             print(f"error: the disk of {options.folder} is full", file=sys.stderr)  # noqa: T201

@@ -74,7 +74,11 @@ class Watch(BaseModel):
     def rolled_back(self) -> "Watch":
         """After a return to the best snapshot, where no sign has been seen yet."""
         return self._with(
-            in_a_row={}, roll_backs=self.roll_backs + 1, accuracy_sum=0.0, accuracy_steps=0
+            since_best=0,
+            in_a_row={},
+            roll_backs=self.roll_backs + 1,
+            accuracy_sum=0.0,
+            accuracy_steps=0,
         )
 
     def _with(self, **values: object) -> "Watch":

@@ -1,6 +1,5 @@
 """Checkpoints: the whole state of a training in one safetensors file, written atomically."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from gan_core.disk import write_whole
 from gan_core.training.alarms import Watch
 
 
@@ -43,23 +43,8 @@ class Progress(BaseModel):
 
 def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
     """Write a checkpoint; at every instant the file is the old one or the new one, whole."""
-    temporary = path.with_suffix(".tmp")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(whole, {"progress": progress.model_dump_json()})
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:  # a full disk: make room again, and keep the old checkpoint
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_whole(path, safetensors.torch.save(whole, {"progress": progress.model_dump_json()}))
 
 
 def read_progress(path: Path) -> Progress | None:

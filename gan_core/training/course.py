@@ -111,11 +111,17 @@ class Course:
         )
 
     def write_line(self) -> None:
-        """A journal line with the means since the last one."""
+        """A journal line with the means since the last one.
+
+        It waits for the next one until a step had all that only some steps have.
+        """
         if self._steps_since_line == 0 or not self._is_finite():
             return
-        means = (self._trainer.sums / self._steps_since_line).tolist()
-        scalars = dict(zip(SCALARS, means, strict=True))
+        steps = self._trainer.steps_with(self.images, self._steps_since_line)
+        if not (self.is_over or all(steps.values())):
+            return
+        sums = dict(zip(SCALARS, self._trainer.sums.tolist(), strict=True))
+        scalars = {name: total / max(1, steps[name]) for name, total in sums.items()}
         self._watch = self._watch.with_accuracy(
             scalars["discriminator_accuracy"], self._steps_since_line
         )
@@ -138,7 +144,7 @@ class Course:
 
     def evaluate(self) -> None:
         """Measure the generator, keep it if it is the best so far, and react to alarms."""
-        if self._monitor is None or not self._is_finite():
+        if self._monitor is None or not self._is_finite(with_weights=True):
             return
         found = None
         start = time.monotonic()
@@ -157,8 +163,10 @@ class Course:
             discriminator_accuracy=found.discriminator_accuracy,
             is_best=is_best,
         )
-        if is_best and self._is_chief:
-            self._trainer.save_snapshot(self._folder, self.images)
+        if is_best:
+            if self._is_chief:
+                self._trainer.save_snapshot(self._folder, self.images)
+            self._trainer.processes.agree(None)  # wait: the reaction may be to return to it
         self._react(alarms)
         patience = self._settings.monitoring.patience_evaluations
         if patience and self._watch.since_best >= patience:
@@ -187,6 +195,9 @@ class Course:
         """End the journal, save the end, and release the chosen generator."""
         if not self._is_chief:
             return
+        if self._start.finished is None:
+            self.write_line()  # what an early end left over
+            self._is_finite(with_weights=True)
         chosen, images = self._trainer.released(), self.images
         best = self._watch.best
         snapshot = None
@@ -225,8 +236,12 @@ class Course:
             draw_grid(generator, self._settings.seed, self._folder / file)
             self._tell("grid", file=file)
 
-    def _is_finite(self) -> bool:
+    def _is_finite(self, *, with_weights: bool = False) -> bool:
         """Whether all losses are; if one is not, the alarm is given.
+
+        Args:
+            with_weights: Look at the networks too, which the last step may have broken after it
+                had its losses.
 
         Raises:
             FoundryError: The training cannot go on.
@@ -236,11 +251,14 @@ class Course:
             for name, value in zip(SCALARS, self._trainer.sums.tolist(), strict=True)
             if not math.isfinite(value)
         ]
-        if not broken:
+        tensor = self._trainer.non_finite() if broken or with_weights else None
+        if not broken and tensor is None:
             return True
-        tensor = self._trainer.non_finite()
-        where = f", and so is the tensor {tensor}" if tensor else ""
-        message = f"{broken[0]} at {self.images / 1000:g} kimg{where}"
+        at = f"at {self.images / 1000:g} kimg"
+        if not broken:
+            message = f"the tensor {tensor} holds a NaN or an infinity {at}"
+        else:
+            message = f"{broken[0]} {at}" + (f", and so is the tensor {tensor}" if tensor else "")
         alarms = self._settings.alarms
         reaction = reaction_now(self._watch, alarms.non_finite, alarms)
         self._react([Alarm("non_finite", message, reaction)])

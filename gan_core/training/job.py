@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from gan_core.config import NetworkSettings, fingerprint
+from gan_core.disk import write_whole
 from gan_core.training_settings import TrainingSettings
 
 JOB_FILE = "job.json"
@@ -80,6 +81,16 @@ class TrainingJob(BaseModel):
         batch = self.training.batch_size
         return max(1, round(self.training.kimg * 1000 / batch)) * batch
 
+    def with_choices_of(self, other: "TrainingJob") -> "TrainingJob":
+        """The job with the precision and threads of another, where the settings leave them open."""
+        training = self.training
+        return self.model_copy(
+            update={
+                "precision": other.precision if training.precision == "auto" else self.precision,
+                "threads": other.threads if training.threads is None else self.threads,
+            }
+        )
+
     @classmethod
     def read(cls, folder: Path) -> "TrainingJob":
         """The job of a training folder."""
@@ -87,4 +98,4 @@ class TrainingJob(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Put the job into a training folder."""
-        (folder / JOB_FILE).write_text(self.model_dump_json(indent=2))
+        write_whole(folder / JOB_FILE, self.model_dump_json(indent=2).encode())

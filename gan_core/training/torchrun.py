@@ -1,5 +1,6 @@
 """One training in several processes of this machine, started and watched as torchrun does it."""
 
+import errno
 import os
 import signal
 import sys
@@ -15,8 +16,14 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from gan_core.disk import is_disk_full
 from gan_core.errors import FoundryError
-from gan_core.training.job import EXIT_INTERRUPTED, EXIT_USER_ERROR, TrainingJob
+from gan_core.training.job import (
+    EXIT_DISK_FULL,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    TrainingJob,
+)
 from gan_core.training.loop import train
 from gan_core.training.processes import joined_processes
 from gan_core.training.stopping import StopRequest
@@ -61,6 +68,8 @@ def train_in_processes(
         statuses = [failure.exitcode for failure in error.failures.values()]
         if EXIT_USER_ERROR in statuses:
             raise FoundryError((folder / ERROR_FILE).read_text()) from None
+        if EXIT_DISK_FULL in statuses:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
         if EXIT_INTERRUPTED in statuses:
             return "a process of the training was asked to end"
         raise
@@ -68,10 +77,14 @@ def train_in_processes(
 
 
 def _pass_on_signal(should_stop: Callable[[], str | None]) -> None:
-    """Turn any reason to stop into the signal that torchrun passes on to its workers."""
+    """Turn any reason to stop into the signal that torchrun passes on to its workers.
+
+    It listens for that signal from when it has started them; until then ours are noted.
+    """
+    noting = signal.getsignal(signal.SIGTERM)
 
     def watch() -> None:
-        while not should_stop():
+        while not should_stop() or signal.getsignal(signal.SIGTERM) is noting:
             time.sleep(WATCH_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -99,7 +112,13 @@ def _train_as_one(folder_name: str) -> str | None:
         if rank == 0:
             (folder / ERROR_FILE).write_text(str(error))
         sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        sys.exit(EXIT_DISK_FULL)
     if reason is not None:
         # torchrun is closing down or dead; a plain return would wait for it to take the result.
         os._exit(EXIT_INTERRUPTED)
+    # Nothing is left to save: if another process failed, torchrun may end this one at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return None

@@ -44,6 +44,7 @@ from gan_core.training.step import (
 )
 
 REAL_SIGN = SCALARS.index("real_sign")
+PENALTIES = ("r1_penalty", "r2_penalty", "wgan_gp_penalty")
 
 
 class Trainer:
@@ -133,6 +134,23 @@ class Trainer:
                 settings.ema_rampup,
             )
         )
+
+    def steps_with(self, images_shown: int, steps: int) -> dict[str, int]:
+        """For each of `SCALARS`, how many of the last steps its sum in `sums` stands for.
+
+        Penalties and the generator's loss, which only some steps have, count as often as they were
+        scaled up.
+        """
+        settings = self.job.training
+        end = images_shown // settings.batch_size
+        last = range(end - steps, end)
+        penalties = sum(step % settings.penalty_interval_steps == 0 for step in last)
+        updates = sum((step + 1) % settings.discriminator_steps == 0 for step in last)
+        return {
+            **dict.fromkeys(SCALARS, steps),
+            **dict.fromkeys(PENALTIES, penalties * settings.penalty_interval_steps),
+            "generator_loss": updates * settings.discriminator_steps,
+        }
 
     def learning_rate_factor(self, images_shown: int) -> float:
         """Of the schedule, without roll-backs."""

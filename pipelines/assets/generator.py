@@ -60,7 +60,8 @@ def _work(stage: StageContext) -> StageResult:
                 feature_network_sha256=network.sha256,
                 start_sha256=origin.sha256 if origin else None,
             )
-            if shorter := continue_smaller_budget(job, folder.working):
+            if continued := continue_smaller_budget(job, folder.working):
+                job, shorter = continued
                 stage.dagster.log.info(
                     f"continuing the training of {shorter.training.kimg:g} kimg up to "
                     f"{job.training.kimg:g} kimg"
@@ -107,7 +108,7 @@ def _metadata(
     )
     return {
         "started_from": describe_start(pipeline, Origin.read(path)),
-        "kimg": progress[-1]["kimg"],
+        "kimg": end["kimg"],
         "training_seconds": end["seconds"],
         "ended_by": end["reason"],
         "released_kimg": end["released_kimg"],

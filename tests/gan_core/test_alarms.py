@@ -103,6 +103,7 @@ def test_after_a_roll_back_signs_are_counted_anew_and_the_best_is_kept() -> None
     watch, _ = look_at({}, BAD["distance"], BAD["distance"])
     assert watch.in_a_row == {"distance": 2}
     assert watch.rolled_back().in_a_row == {}
+    assert (watch.since_best, watch.rolled_back().since_best) == (2, 0)
     assert watch.rolled_back().best == watch.best
 
 

@@ -120,6 +120,30 @@ def test_a_training_without_progress_ends_early_and_says_so(
     assert (journal_rows(tmp_path), released_bytes(tmp_path)) == (rows, weights)
 
 
+def test_a_training_that_ends_before_its_first_line_has_one_all_the_same(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(distance=[4.0, 5.0, 5.0])
+    monitoring = {**EVERY_STEP, "patience_evaluations": 2}
+    assert run_job(make_job(monitoring=monitoring, logging_interval_kimg=50), tmp_path) is None
+    (line,) = journal_rows(tmp_path, "progress")
+    (end,) = journal_rows(tmp_path, "end")
+    assert (line["images"], end["images"], end["reason"]) == (96, 96, "plateau")
+    assert line["discriminator_loss"] > 0
+
+
+def test_a_roll_back_begins_patience_anew(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(distance=[5.0, *[10.0] * 4])
+    monitoring = {**EVERY_STEP, "patience_evaluations": 3}
+    run_job(make_job(kimg=0.16, monitoring=monitoring), tmp_path)
+    (alarm,) = journal_rows(tmp_path, "alarm")
+    (end,) = journal_rows(tmp_path, "end")
+    assert (alarm["reaction"], alarm["images"]) == ("roll_back", 128)
+    assert (end["reason"], end["images"]) == ("budget", 160)
+
+
 def test_a_noted_alarm_is_a_line_and_changes_nothing(
     make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
 ) -> None:
@@ -187,15 +211,21 @@ def test_roll_backs_without_end_are_a_stop(
     assert journal_rows(tmp_path, "end")[0]["reason"] == "alarm"
 
 
-def break_weights_at(steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a NaN into the generator before the steps of these numbers."""
+def break_weights_at(
+    steps: set[int], monkeypatch: pytest.MonkeyPatch, *, afterwards: bool = False
+) -> None:
+    """Put a NaN into the generator before the steps of these numbers, or after them."""
     original, taken = Trainer.step, iter(range(10**6))
 
     def step(self: Trainer, *arguments: Any) -> None:
-        if next(taken) in steps:
+        broken = next(taken) in steps
+        if afterwards:
+            original(self, *arguments)
+        if broken:
             with torch.no_grad():
                 self.game.generator.project.weight[0, 0] = torch.nan
-        original(self, *arguments)
+        if not afterwards:
+            original(self, *arguments)
 
     monkeypatch.setattr(Trainer, "step", step)
 
@@ -258,3 +288,33 @@ def test_a_stop_while_the_weights_are_broken_keeps_the_last_good_checkpoint(
     progress = read_progress(tmp_path / CHECKPOINT_FILE)
     assert progress is not None
     assert progress.images == 64
+
+
+def test_weights_that_the_last_step_broke_are_not_released(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({2}, monkeypatch, afterwards=True)
+    sentence = r"diverged: the tensor generator/project.weight holds a NaN .* at 0.096 kimg; lower"
+    with pytest.raises(FoundryError, match=sentence):
+        run_job(make_job(kimg=0.096), tmp_path)
+    assert not (tmp_path / RELEASE_FOLDER).exists()
+
+
+def test_weights_that_a_step_broke_are_not_measured_but_rolled_back(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({3}, monkeypatch, afterwards=True)
+    job = make_job(
+        kimg=0.128,
+        logging_interval_kimg=0.032,
+        monitoring={"interval_kimg": 0.064, "samples": 8},
+        alarms={"non_finite": "roll_back"},
+    )
+    assert run_job(job, tmp_path) is None
+    (alarm,) = journal_rows(tmp_path, "alarm")
+    assert (alarm["name"], alarm["reaction"], alarm["images"]) == ("non_finite", "roll_back", 128)
+    assert [row["images"] for row in journal_rows(tmp_path, "evaluation")] == [64]
+    (end,) = journal_rows(tmp_path, "end")
+    assert end["released_kimg"] == 0.064
+    released = ReleasedGenerator.load(tmp_path / RELEASE_FOLDER)._module.state_dict()
+    assert all(value.isfinite().all() for value in released.values())

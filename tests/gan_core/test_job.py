@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,20 @@ def test_a_job_is_read_as_it_was_written(make_job: MakeJob, tmp_path: Path) -> N
     assert TrainingJob.read(tmp_path) == job
 
 
+def test_a_job_that_cannot_be_written_leaves_the_one_before(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_job(seed=1).write(tmp_path)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        make_job(seed=2).write(tmp_path)
+    assert TrainingJob.read(tmp_path) == make_job(seed=1)
+
+
 def test_unknown_keys_in_a_job_file_are_refused(make_job: MakeJob, tmp_path: Path) -> None:
     make_job().write(tmp_path)
     text = (tmp_path / JOB_FILE).read_text()
@@ -47,3 +63,13 @@ def test_jobs_that_train_otherwise_have_another_fingerprint(
     job = make_job()
     assert job.model_copy(update=changed).fingerprint != job.fingerprint
     assert make_job(seed=1).fingerprint != job.fingerprint
+
+
+def test_what_the_settings_leave_open_can_be_taken_from_another_job(make_job: MakeJob) -> None:
+    other = make_job("bf16").model_copy(update={"threads": 8})
+    open_job, decided = make_job(), make_job(precision="fp32", threads=1)
+    decided = decided.model_copy(
+        update={"training": decided.training.model_copy(update={"precision": "fp32", "threads": 1})}
+    )
+    assert open_job.with_choices_of(other).fingerprint == other.fingerprint
+    assert decided.with_choices_of(other) == decided

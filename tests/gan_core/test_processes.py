@@ -1,6 +1,7 @@
 """Trainings whose batches are shared by several processes."""
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from gan_core.training.processes import (
     joined_processes,
     share_batch_statistics,
 )
+from gan_core.training.torchrun import WATCH_SECONDS, _pass_on_signal
 from tests.gan_core.trainings import (
     journal_rows,
     run_job,
@@ -88,6 +90,39 @@ def test_two_processes_train_as_one_and_one_continues_what_two_began(
     assert (end["images"], second_end["images"]) == (512, 992)
     for name, value in weights(tmp_path / "both").items():
         assert torch.allclose(value, weights(tmp_path / "one")[name], atol=2e-3), name
+
+
+def test_all_processes_return_to_a_snapshot_that_was_just_taken(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    watched = {
+        "monitoring": {"interval_kimg": 0.1, "samples": 16},
+        # Given in each evaluation that has a line before it, also in the best so far.
+        "alarms": {
+            "evaluations": 1,
+            "discriminator": "roll_back",
+            "discriminator_accuracy": 0.501,
+            "most_roll_backs": 100,
+        },
+    }
+    train_in_processes(make_job(**{**SETTINGS, **watched}, **SHARED), tmp_path)
+    best = {row["images"] for row in journal_rows(tmp_path, "evaluation") if row["is_best"]}
+    rolled_back = {row["images"] for row in journal_rows(tmp_path, "alarm")}
+    assert best & rolled_back
+
+
+def test_a_reason_to_stop_is_kept_until_torchrun_listens() -> None:
+    heard: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("noted"))
+    try:
+        _pass_on_signal(lambda: "a reason")
+        time.sleep(3 * WATCH_SECONDS)
+        assert heard == []
+        signal.signal(signal.SIGTERM, lambda *_: heard.append("passed on"))
+        wait_until(lambda: heard, "the signal", 10)
+        assert heard == ["passed on"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from gan_core.device import choose_precision
 from gan_core.errors import FoundryError
@@ -17,7 +18,7 @@ from gan_core.training.job import (
     RELEASE_FOLDER,
     TrainingJob,
 )
-from gan_core.training.step import SCALARS
+from gan_core.training.step import SCALARS, AdversarialGame
 from tests.gan_core.trainings import after_steps, journal_rows, released_bytes, run_job
 
 MakeJob = Callable[..., TrainingJob]
@@ -188,6 +189,40 @@ def test_journal_rows_are_means_over_the_steps_since_the_last(
     for name in SCALARS:
         expected = np.mean([row[name] for row in steps[4:]])
         assert means[1][name] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("interval_kimg", [0.096, 0.224, 0.001])
+def test_what_only_some_steps_have_is_their_mean(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval_kimg: float
+) -> None:
+    reported: list[dict[str, float]] = []
+    original = AdversarialGame.step
+
+    def step(self: AdversarialGame, *arguments: Any, **which: bool) -> torch.Tensor:
+        scalars = original(self, *arguments, **which)
+        values = dict(zip(SCALARS, scalars.tolist(), strict=True))
+        values["r1_penalty"] /= 3  # as much as a step is scaled up
+        values["generator_loss"] /= 5
+        if not which["with_penalty"]:
+            del values["r1_penalty"]
+        if not which["with_generator"]:
+            del values["generator_loss"]
+        reported.append(values)
+        return scalars
+
+    monkeypatch.setattr(AdversarialGame, "step", step)
+    lazy = {"penalty_interval_steps": 3, "discriminator_steps": 5}
+    run_job(make_job(kimg=0.96, **lazy, logging_interval_kimg=interval_kimg), tmp_path)
+    rows = journal_rows(tmp_path, "progress")
+    assert (len(reported), rows[-1]["images"]) == (30, 960)
+    start = 0
+    for row in rows:
+        end = row["images"] // 32
+        for name in ("r1_penalty", "generator_loss", "discriminator_loss"):
+            had = [values[name] for values in reported[start:end] if name in values]
+            assert had or row is rows[-1]  # the end waits for nothing
+            assert row[name] == pytest.approx(np.mean(had) if had else 0.0, rel=1e-5)
+        start = end
 
 
 def test_grids_show_the_same_latents_with_a_column_a_class(

@@ -17,6 +17,7 @@ from gan_core.training.__main__ import OWNER_FILE
 from gan_core.training.checkpoint import read_progress
 from gan_core.training.job import (
     CHECKPOINT_FILE,
+    ENGINE_VERSION,
     JOB_FILE,
     JOURNAL_FILE,
     TrainingJob,
@@ -92,11 +93,18 @@ except FoundryError as error:
 """
 
 
-@pytest.mark.parametrize("size", ["60k", "12k"], ids=["for a checkpoint", "for its own log"])
+@pytest.mark.parametrize(
+    ("size", "training"),
+    [
+        pytest.param("60k", {}, id="for a checkpoint"),
+        pytest.param("12k", {}, id="for its own log"),
+        pytest.param("60k", {"launcher": "torchrun", "processes": 2}, id="of several processes"),
+    ],
+)
 def test_a_disk_that_is_too_full_during_training_is_one_sentence(
-    make_job: MakeJob, tmp_path: Path, size: str
+    make_job: MakeJob, tmp_path: Path, size: str, training: dict[str, Any]
 ) -> None:
-    make_job().write(tmp_path)
+    make_job(**training).write(tmp_path)
     told = on_a_small_disk(RUN_JOB, tmp_path / "training", size, tmp_path / JOB_FILE)
     assert f"the disk of {tmp_path}/training is full" in told
 
@@ -195,7 +203,7 @@ def test_a_larger_budget_begins_with_the_largest_finished_training_of_the_same_j
     (tmp_path / "c.partial").mkdir()
     job = make_job(kimg=0.4)
     job.write(tmp_path / "c.partial")
-    assert continue_smaller_budget(job, tmp_path / "c.partial") == shorter
+    assert continue_smaller_budget(job, tmp_path / "c.partial") == (job, shorter)
     run_job(tmp_path / "c.partial", lambda rows: None)
     rows = [row for _, row in read_journal(tmp_path / "c.partial" / JOURNAL_FILE)]
     assert [row["images"] for row in rows if row["event"] == "end"] == [192, 384]
@@ -204,6 +212,80 @@ def test_a_larger_budget_begins_with_the_largest_finished_training_of_the_same_j
             assert (tmp_path / "c.partial" / row["file"]).exists()
     # What has begun is not begun again.
     assert continue_smaller_budget(job, tmp_path / "c.partial") is None
+
+
+def test_a_larger_budget_keeps_what_was_left_to_the_machine(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    shorter = finished(make_job, tmp_path / "a", kimg=0.1)
+    (tmp_path / "c.partial").mkdir()
+    elsewhere = make_job("bf16", kimg=0.2).model_copy(update={"threads": 4})
+    same = make_job(kimg=0.2)
+    assert continue_smaller_budget(elsewhere, tmp_path / "c.partial") == (same, shorter)
+    assert TrainingJob.read(tmp_path / "c.partial") == same
+    run_job(tmp_path / "c.partial", lambda rows: None)
+
+    (tmp_path / "d.partial").mkdir()
+    decided = elsewhere.training.model_copy(update={"threads": 4})
+    job = elsewhere.model_copy(update={"training": decided})
+    assert continue_smaller_budget(job, tmp_path / "d.partial") is None
+
+
+def test_a_training_of_another_version_of_this_program_is_not_continued(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("gan_core.training.job.ENGINE_VERSION", ENGINE_VERSION - 1)
+        finished(make_job, tmp_path / "a", kimg=0.1)
+    (tmp_path / "c.partial").mkdir()
+    assert continue_smaller_budget(make_job(kimg=0.2), tmp_path / "c.partial") is None
+
+
+CONTINUE = """
+import shutil, sys
+from pathlib import Path
+from gan_core.errors import FoundryError
+from gan_core.training.job import TrainingJob
+from pipelines.launch import continue_smaller_budget
+from pipelines.store import open_stage
+
+place = Path(sys.argv[1])
+shutil.copytree(sys.argv[2], place / "a")
+job = TrainingJob.read(Path(sys.argv[3]))
+try:
+    with open_stage(place / "c", resumable=True) as folder:
+        continue_smaller_budget(job, folder.working)
+except FoundryError as error:
+    print(error)
+print("begun:", (place / "c.partial" / "checkpoint.safetensors").exists())
+"""
+
+
+@pytest.mark.parametrize("missing", ["checkpoint", "grids"])
+def test_on_a_full_disk_a_larger_budget_is_one_sentence_and_not_half_begun(
+    make_job: MakeJob, tmp_path: Path, missing: str
+) -> None:
+    finished(make_job, tmp_path / "a", kimg=0.1)
+    make_job(kimg=0.2).write(tmp_path)
+    pages = {path: -(-path.stat().st_size // 4096) for path in (tmp_path / "a").rglob("*.*")}
+    grids = sum(count for path, count in pages.items() if path.suffix == ".png")
+    room = {"grids": grids // 2, "checkpoint": grids + 4}[missing]
+    size = f"{4 * (sum(pages.values()) + room)}k"
+    told = on_a_small_disk(CONTINUE, tmp_path / "small", size, tmp_path / "a", tmp_path)
+    assert f"the disk of {tmp_path}/small is full" in told
+    assert "begun: False" in told
+
+
+def test_a_journal_that_was_cut_short_is_told_and_not_filled_up(
+    make_job: MakeJob, folder: Path
+) -> None:
+    job = make_job(logging_interval_kimg=0.032)
+    job.write(folder)
+    asked = iter([None] * 20)
+    assert train(job, folder, lambda: next(asked, "stopped by the test")) is not None
+    os.truncate(folder / JOURNAL_FILE, 100)
+    with pytest.raises(FoundryError, match=r"has 100 bytes, but its checkpoint counted \d+"):
+        run_job(folder, lambda rows: None)
 
 
 def test_without_a_smaller_budget_a_training_begins_at_the_beginning(
