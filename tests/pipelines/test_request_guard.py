@@ -112,10 +112,28 @@ def test_a_link_from_another_site_leads_to_a_page(site: str) -> None:
     assert client().get("/runs/1", headers={"sec-fetch-site": site, **LINK}).status_code == 200
 
 
-def test_a_query_in_an_address_is_refused_for_browsers_that_do_not_tell_the_site() -> None:
-    refused = client().get("/graphql?query=mutation{x}")
-    assert (refused.status_code, refused.text) == (403, "Refused: send GraphQL queries with POST.")
-    assert client().get("/graphql").status_code == 200  # the page for trying queries
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/graphql?query=mutation{x}",
+        "/graphql?%71uery=mutation{x}",
+        "/graphql?operationName=x&%71uer%79=mutation{x}",
+        "/graphql?query",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+def test_a_query_in_an_address_is_refused_for_browsers_that_do_not_tell_the_site(
+    method: str, address: str
+) -> None:
+    refused = client().request(method, address)
+    assert refused.status_code == 403
+    assert refused.text == "Refused: send GraphQL queries in the body of a POST."
+
+
+def test_queries_in_the_body_and_the_page_for_trying_them_are_answered() -> None:
+    assert client().post("/graphql", json={"query": "{version}"}).status_code == 200
+    assert client().post("/graphql?operationName=query", json={"query": "{x}"}).status_code == 200
+    assert client().get("/graphql").status_code == 200
 
 
 def test_mlflows_assistant_which_can_run_commands_is_closed_to_its_own_pages_too() -> None:
