@@ -68,7 +68,8 @@ class RequestGuard:
             return f"Refused: the page {origin} is another origin than this server."
         if scope["type"] == "websocket":
             return None
-        method, path = scope["method"], scope["path"]
+        # Flask takes //x for /x.
+        method, path = scope["method"], re.sub("/+", "/", scope["path"])
         site = headers.get("sec-fetch-site", "none")
         if site not in OWN_SITES and not self._is_link(method, path, headers):
             return "Refused: a page of another origin may link to pages here, and nothing else."

@@ -27,7 +27,7 @@ DAGSTER_PROGRAMMATIC = re.compile(r"/graphql|/report_asset_|/logs/|/download_deb
 MLFLOW_PROGRAMMATIC = re.compile(r"/graphql|/(ajax-)?api/|/v1/|/get-artifact|/model-versions/")
 # MLflow's assistant runs a coding agent with a shell, for whoever reaches the port; and MLflow as a
 # gateway to language models is no part of this.
-MLFLOW_CLOSED = re.compile(r"/(ajax-)?api/3\.0/mlflow/assistant/|/gateway/")
+MLFLOW_CLOSED = re.compile(r"/(ajax-)?api/[23]\.0/mlflow/(assistant|gateway)\b|/gateway\b")
 # MLflow's pages read with POST where a question is long; its GraphQL has no mutation but a test's.
 MLFLOW_READING_POSTS = re.compile(
     r"/graphql|/(ajax-)?api/[23]\.0/?mlflow/("

@@ -96,13 +96,14 @@ def test_a_web_socket_of_a_page_of_another_origin_is_refused(origin: str) -> Non
         ("GET", "/runs", {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}),
         ("POST", "/runs", LINK),
         ("GET", "/graphql", LINK),
+        ("GET", "//graphql", LINK),
         ("GET", "/runs", {}),
     ],
 )
 def test_another_site_can_neither_embed_nor_post_nor_lead_to_what_is_for_programs(
     site: str, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    refused = client().request(method, path, headers={"sec-fetch-site": site, **headers})
+    refused = client().request(method, OWN + path, headers={"sec-fetch-site": site, **headers})
     assert refused.status_code == 403
     assert "may link to pages here" in refused.text
 
@@ -136,14 +137,44 @@ def test_queries_in_the_body_and_the_page_for_trying_them_are_answered() -> None
     assert client().get("/graphql").status_code == 200
 
 
-def test_mlflows_assistant_which_can_run_commands_is_closed_to_its_own_pages_too() -> None:
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/ajax-api/3.0/mlflow/assistant/message"),
+        ("PUT", "/ajax-api/3.0/mlflow/assistant/config"),
+        ("GET", "/ajax-api/3.0/mlflow/assistant/providers"),
+        ("POST", "/gateway/x/mlflow/invocations"),
+        ("POST", "/api/3.0/mlflow/gateway/secrets/create"),
+        ("GET", "/ajax-api/3.0/mlflow/gateway/endpoints/list"),
+        ("POST", "/ajax-api/2.0/mlflow/gateway-proxy"),
+        ("GET", "//ajax-api/3.0/mlflow/gateway/secrets/list"),
+        ("GET", "/ajax-api//3.0/mlflow/gateway/secrets/list"),
+    ],
+)
+def test_mlflows_assistant_and_gateway_are_closed_to_its_own_pages_and_to_programs_too(
+    method: str, path: str
+) -> None:
     own = client(RequestRules(MLFLOW_PROGRAMMATIC, MLFLOW_CLOSED))
-    for method, path in (("POST", "message"), ("PUT", "config"), ("GET", "providers")):
-        refused = own.request(method, f"/ajax-api/3.0/mlflow/assistant/{path}")
-        assert (refused.status_code, refused.text) == (
-            403,
-            "Refused: this part of the server is closed.",
-        )
+    for headers in ({}, {"origin": OWN, "sec-fetch-site": "same-origin"}):
+        refused = own.request(method, OWN + path, headers=headers)
+        assert refused.status_code == 403
+        assert refused.text == "Refused: this part of the server is closed."
+
+
+def test_no_path_of_the_installed_mlflows_assistant_or_gateway_is_left_open() -> None:
+    from mlflow.server import app as flask_app
+    from mlflow.server.assistant.api import assistant_router
+    from mlflow.server.gateway_api import gateway_router
+
+    paths = {rule.rule for rule in flask_app.url_map.iter_rules()}
+    named = {path for path in paths if re.search("gateway|assistant", path)}
+    assert "/api/3.0/mlflow/gateway/secrets/create" in named
+    routers = (assistant_router, gateway_router)
+    routed = [route.path for router in routers for route in router.routes]
+    assert len(routed) > 10
+    assert [path for path in [*named, *routed] if not MLFLOW_CLOSED.match(path)] == []
+    # What the pages of trainings and models need is not closed with them.
+    assert {path for path in paths - named if MLFLOW_CLOSED.match(path)} == set()
 
 
 MLFLOW_READ_ONLY = RequestRules(
