@@ -11,7 +11,12 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
 from pipelines.request_guard import RequestRules, guard
-from pipelines.webserver import MLFLOW_CLOSED, MLFLOW_PROGRAMMATIC, MLFLOW_READING_POSTS
+from pipelines.webserver import (
+    DAGSTER_PROGRAMMATIC,
+    MLFLOW_CLOSED,
+    MLFLOW_PROGRAMMATIC,
+    MLFLOW_READING_POSTS,
+)
 
 OWN = "http://127.0.0.1:3000"
 LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
@@ -109,8 +114,40 @@ def test_another_site_can_neither_embed_nor_post_nor_lead_to_what_is_for_program
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_link_from_another_site_leads_to_a_page(site: str) -> None:
-    assert client().get("/runs/1", headers={"sec-fetch-site": site, **LINK}).status_code == 200
+@pytest.mark.parametrize(
+    ("programmatic", "path"),
+    [
+        (DAGSTER_PROGRAMMATIC, "/graphql"),
+        (DAGSTER_PROGRAMMATIC, "/report_asset_materialization/digits/generator"),
+        (DAGSTER_PROGRAMMATIC, "/report_asset_check/digits/generator"),
+        (DAGSTER_PROGRAMMATIC, "/report_asset_observation/digits/generator"),
+        (DAGSTER_PROGRAMMATIC, "/logs/storage/1/compute_logs/x.err"),
+        (DAGSTER_PROGRAMMATIC, "/download_debug/1"),
+        (MLFLOW_PROGRAMMATIC, "/graphql"),
+        (MLFLOW_PROGRAMMATIC, "/api/2.0/mlflow/runs/get?run_id=1"),
+        (MLFLOW_PROGRAMMATIC, "/ajax-api/2.0/mlflow/runs/get?run_id=1"),
+        (MLFLOW_PROGRAMMATIC, "/api/2.0/mlflow-artifacts/artifacts/1/page.html"),
+        (MLFLOW_PROGRAMMATIC, "/v1/traces"),
+        (MLFLOW_PROGRAMMATIC, "/get-artifact?path=page.html&run_uuid=1"),
+        (MLFLOW_PROGRAMMATIC, "/model-versions/get-artifact?path=page.html&name=digits&version=1"),
+    ],
+)
+def test_a_link_from_another_site_leads_to_no_interface_for_programs_artifacts_or_logs(
+    programmatic: re.Pattern[str], path: str, site: str
+) -> None:
+    server = client(RequestRules(programmatic))
+    refused = server.get(path, headers={"sec-fetch-site": site, **LINK})
+    assert refused.status_code == 403
+    assert "may link to pages here" in refused.text
+    assert server.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("programmatic", [DAGSTER_PROGRAMMATIC, MLFLOW_PROGRAMMATIC])
+def test_a_link_from_another_site_leads_to_a_page(programmatic: re.Pattern[str], site: str) -> None:
+    server = client(RequestRules(programmatic))
+    for path in ("/", "/runs/1", "/assets/digits/generator"):
+        assert server.get(path, headers={"sec-fetch-site": site, **LINK}).status_code == 200
 
 
 @pytest.mark.parametrize(
