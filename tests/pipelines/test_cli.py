@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from pipelines import registry, tracking
 from pipelines.cli import main
+from pipelines.home import PROJECT
 from tests.pipelines.models import release_generator
 
 
@@ -130,6 +131,13 @@ def test_sampling_a_version_that_is_not_there_is_refused(
     result = invoke("sample", model, "--out", str(tmp_path / "out"))
     assert_refused(result, "models:/mnist", "could not be had from the registry")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_printed_settings_are_those_of_the_documentation(own_home: Path) -> None:
+    result = invoke("settings")
+    assert result.exit_code == 0
+    assert result.stdout == (PROJECT / "docs" / "settings.md").read_text()
+    assert_nothing_started(own_home)
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["sample", "digits"], ["nothing"]])
