@@ -93,6 +93,12 @@ def test_every_pipeline_has_a_job_of_its_name_with_all_its_stages(shipped: dg.De
         assert job.description == pipeline_files.load_pipeline(pipeline).description
 
 
+def test_failures_are_told_as_soon_as_the_daemon_runs(shipped: dg.Definitions) -> None:
+    sensor = shipped.resolve_sensor_def("notify_of_failures")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert sensor.minimum_interval_seconds == 10
+
+
 def test_a_wrong_key_fails_the_load_with_a_sentence_that_names_file_and_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -276,6 +276,37 @@ def test_a_failure_names_the_stage_and_the_errors_sentence(
     assert webhook.take() == [f"stripes/generator failed: {told}"]
 
 
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        (("failure", "blocked", "champion"), 0),  # the evaluation itself tells it
+        (("failure", "champion"), 1),
+        (("blocked", "champion"), 0),
+    ],
+)
+def test_a_failed_check_is_told_as_a_failure_to_those_who_are_not_told_of_what_is_blocked(
+    quick: tuple[Sensor, WebhookReceiver], events: tuple[str, ...], told: int
+) -> None:
+    sensor, webhook = quick
+    notifications = NotificationSettings(webhook_variable=VARIABLE, events=events)
+    settings = sensor.pipelines["stripes"].model_copy(update={"notifications": notifications})
+    sensor.pipelines["stripes"] = settings
+    key = dg.AssetKey(["stripes", "evaluation"])
+
+    @dg.asset(key=key, check_specs=[dg.AssetCheckSpec("collapse", asset=key, blocking=True)])
+    def evaluation() -> dg.MaterializeResult:
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=False)])
+
+    config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    dg.materialize([evaluation], instance=sensor.instance, raise_on_error=False, run_config=config)
+    sensor.tick()
+    sentences = webhook.take()
+    assert len(sentences) == told
+    for sentence in sentences:
+        assert sentence.startswith("stripes/evaluation failed: ")
+        assert "blocking asset check failed" in sentence
+
+
 def test_only_a_run_that_dagster_can_start_again_waits_for_that() -> None:
     again = {"dagster/will_retry": "true"}
     location = RegisteredCodeLocationOrigin("gan_foundry")
