@@ -56,7 +56,7 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
     try:
         console.print("starting Dagster and MLflow …")
         make_databases()
-        _free_what_the_dead_held()
+        free_what_the_dead_held()
         if own_mlflow:
             tracking.connect()
             services.start("mlflow", *_webserver("mlflow", mlflow_port, read_only))
@@ -81,7 +81,7 @@ def _raise_stop(*_: object) -> None:
     raise StopSignal
 
 
-def _free_what_the_dead_held() -> None:
+def free_what_the_dead_held() -> None:
     """End the runs whose processes are gone, and let as many train at once as there are GPUs."""
     with dg.DagsterInstance.get() as instance:
         end_dead_runs(instance)

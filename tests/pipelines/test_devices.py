@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.devices import CPU, VISIBLE_VARIABLE, devices_to_oneself, visible_gpus
+from pipelines.devices import CPU, POOL, VISIBLE_VARIABLE, devices_to_oneself, visible_gpus
+from pipelines.instance import open_quiet_instance
+from pipelines.ui import free_what_the_dead_held
 
 SetGpus = Callable[..., None]
 
@@ -97,3 +99,14 @@ def test_trainings_on_the_cpu_leave_the_gpus_to_others(set_gpus: SetGpus) -> Non
         devices_to_oneself("auto", 1, nobody_waits) as other,
     ):
         assert (one, other) == ((CPU,), ("GPU-0",))
+
+
+@pytest.mark.parametrize(("gpus", "slots"), [((1000, 3000, 2000), 3), ((1000,), 1), ((), 1)])
+def test_as_many_queued_trainings_run_at_once_as_there_are_gpus(
+    set_gpus: SetGpus, gpus: tuple[int, ...], slots: int
+) -> None:
+    set_gpus(*gpus)
+    with open_quiet_instance() as instance:
+        free_what_the_dead_held()
+        (limit,) = instance.event_log_storage.get_pool_limits()
+        assert (limit.name, limit.limit) == (POOL, slots)
