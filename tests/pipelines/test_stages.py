@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 from mlflow import MlflowClient, artifacts
 
+from gan_core.errors import FoundryError
 from gan_core.generator import REGISTERED_FOLDER, WEIGHTS_FILE, ReleasedGenerator
 from gan_core.operation_settings import OperationSettings
 from gan_core.training.job import (
@@ -25,9 +26,11 @@ from gan_core.training.job import (
 )
 from gan_core.training.journal import read_journal
 from pipelines import ledger, promotion, registry, tracking
+from pipelines.assets.stage import Stage, StageContext, StageResult
 from pipelines.components.gan_pipeline import STAGES
 from pipelines.home import store_folder
 from pipelines.launch import TrainingCrashedError
+from pipelines.settings_overrides import RESOURCE_KEY, SettingsOverrides
 from tests.pipelines.tiny_pipeline import (
     Run,
     TinyPipeline,
@@ -250,6 +253,34 @@ def test_a_crashed_training_is_tried_again_and_an_interrupted_one_is_not(
     fresh.run("raw_images", "training_images", "feature_network")
     fresh = replace(fresh, settings=fresh.settings.model_copy(update={"operation": TWICE_MORE}))
     assert not fresh.run("generator").success
+    assert len(tried) == attempts
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [(FoundryError("the training diverged"), 1), (RuntimeError("out of memory"), 3)],
+)
+def test_what_a_person_has_to_mend_is_not_tried_again_although_dagster_would(
+    tmp_path: Path, error: Exception, attempts: int
+) -> None:
+    tried = []
+
+    def fails(_: StageContext) -> StageResult:
+        tried.append(error)
+        raise error
+
+    settings = tiny_settings(tmp_path).model_copy(update={"operation": TWICE_MORE})
+    asset = Stage("generator", fails, "Fails.", resumes=True).build_asset("stripes", settings)
+    policy = asset.op.retry_policy
+    assert policy is not None
+    assert policy.max_retries == 2
+    result = dg.materialize(
+        [asset],
+        resources={RESOURCE_KEY: SettingsOverrides()},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+    assert not result.success
     assert len(tried) == attempts
 
 
