@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 
@@ -41,6 +43,24 @@ def test_a_version_that_makes_other_images_is_not(reference: Reference) -> None:
         bless("models:/tiny/1", replace(reference, images=other))
     # On a GPU a pixel may be rounded the other way.
     bless("models:/tiny/1", replace(reference, images=other, device="cuda:0"))
+
+
+def test_a_version_that_needs_this_project_is_not(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = mlflow.pyfunc.save_model
+
+    def save_without_code(*arguments: Any, **options: Any) -> None:
+        save(*arguments, **{**options, "loader_module": "gan_core.serving", "code_paths": None})
+
+    monkeypatch.setattr(mlflow.pyfunc, "save_model", save_without_code)
+    run = open_run("tiny", SETTINGS, "key2", {})
+    registry.register_generator("tiny", tmp_path / "release", run, CARD, "{}", {})
+    labels, seed = reference.labels, reference.seed
+    images = mlflow.pyfunc.load_model("models:/tiny/2").predict(labels, params={"seed": seed})
+    np.testing.assert_array_equal(images, reference.images)  # here it works
+    with pytest.raises(FoundryError, match=r"tiny/2 cannot be used without this .*gan_core"):
+        bless("models:/tiny/2", reference)
 
 
 def test_a_version_that_does_not_load_is_not(reference: Reference) -> None:
