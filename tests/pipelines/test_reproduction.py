@@ -81,13 +81,17 @@ def test_a_training_that_began_with_a_champion_begins_with_that_version_again(
 def test_other_weights_are_judged_by_their_distance(pipeline: TinyPipeline, images: Path) -> None:
     set_tag(registry.WEIGHTS_TAG, "of another machine")
     set_tag(registry.MACHINE_TAG, "another processor, torch 1.0")
-    near = reproduce("stripes", 1, images)
-    assert (near.same_weights, near.within_interval) == (False, True)
-    assert "where it was another processor, torch 1.0; the distance is" in near.sentence
+    command = ["reproduce", "stripes", "1", "--images", str(images), "--json"]
+    near = CliRunner().invoke(main, command)
+    assert near.exit_code == 0, near.output
+    found = json.loads(near.stdout)
+    assert (found["same_weights"], found["within_interval"]) == (False, True)
+    assert "where it was another processor, torch 1.0; the distance is" in near.stderr
     set_tag(registry.INTERVAL_TAG, "0.0 0.000001")
-    result = CliRunner().invoke(main, ["reproduce", "stripes", "1", "--images", str(images)])
-    assert result.exit_code == 1
-    assert "OUTSIDE 0.00 to 0.00" in result.stderr
+    far = CliRunner().invoke(main, command)
+    assert far.exit_code == 1
+    assert json.loads(far.stdout)["within_interval"] is False
+    assert "OUTSIDE 0.00 to 0.00" in far.stderr
 
 
 def test_images_that_are_not_there_or_changed_are_a_sentence(
