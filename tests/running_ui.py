@@ -1,5 +1,6 @@
 """`gan-foundry ui` in a process of its own, as a person starts it."""
 
+import contextlib
 import os
 import re
 import socket
@@ -79,6 +80,17 @@ class RunningUi:
     def ask_mlflow(self, what: str, **values: Any) -> requests.Response:
         """What MLflow answers to a program."""
         return requests.post(f"{self.mlflow}/api/2.0/mlflow/{what}", json=values, timeout=60)
+
+    def listening(self) -> set[tuple[str, int]]:
+        """The addresses and ports at which the servers and all that they started can be reached."""
+        parent = psutil.Process(self.process.pid)
+        found = set()
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for connection in process.net_connections("inet"):
+                    if connection.status == psutil.CONN_LISTEN:
+                        found.add((connection.laddr.ip, connection.laddr.port))
+        return found
 
     def stop(self, number: int) -> list[psutil.Process]:
         """Send a signal, wait for the end, and give back what is still alive."""

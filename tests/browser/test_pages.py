@@ -3,6 +3,7 @@
 import re
 import signal
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -91,6 +92,13 @@ def test_a_run_of_the_command_line_finds_all_of_it_done(ui: RunningUi, digits_ru
     assert again.status == 0, again.stderr
     assert again.stderr.count("unchanged, reused") == len(STAGES)
     assert ui.run_statuses() == {digits_run: "SUCCESS", again.json["dagster_run_id"]: "SUCCESS"}
+
+
+def test_the_servers_can_be_reached_from_their_own_machine_only(ui: RunningUi) -> None:
+    listening = ui.listening()
+    assert {address for address, _ in listening} == {"127.0.0.1"}
+    ports = {urlsplit(address).port for address in (ui.dagster, ui.mlflow)}
+    assert ports <= {port for _, port in listening}
 
 
 def test_a_page_of_another_port_changes_and_learns_nothing(
