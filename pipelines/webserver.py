@@ -23,7 +23,9 @@ CLOSE_SECONDS = 5
 STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MOST_CONNECTIONS = 15_000, 3600, 20
 POLL_MILLISECONDS = 2000
 
-DAGSTER_PROGRAMMATIC = re.compile(r"/graphql|/report_asset_|/logs/|/download_debug/")
+DAGSTER_PROGRAMMATIC = re.compile(
+    r"/graphql|/report_asset_|/logs/|/download_debug/|/(dagit/)?notebook"
+)
 MLFLOW_PROGRAMMATIC = re.compile(r"/graphql|/(ajax-)?api/|/v1/|/get-artifact|/model-versions/")
 # MLflow's assistant runs a coding agent with a shell, for whoever reaches the port; and MLflow as a
 # gateway to language models is no part of this.

@@ -123,6 +123,8 @@ def test_another_site_can_neither_embed_nor_post_nor_lead_to_what_is_for_program
         (DAGSTER_PROGRAMMATIC, "/report_asset_observation/digits/generator"),
         (DAGSTER_PROGRAMMATIC, "/logs/storage/1/compute_logs/x.err"),
         (DAGSTER_PROGRAMMATIC, "/download_debug/1"),
+        (DAGSTER_PROGRAMMATIC, "/notebook"),
+        (DAGSTER_PROGRAMMATIC, "/dagit/notebook"),
         (MLFLOW_PROGRAMMATIC, "/graphql"),
         (MLFLOW_PROGRAMMATIC, "/api/2.0/mlflow/runs/get?run_id=1"),
         (MLFLOW_PROGRAMMATIC, "/ajax-api/2.0/mlflow/runs/get?run_id=1"),
