@@ -78,10 +78,13 @@ class RunDisplay:
             self._show_training(event.values)
 
     def _show_training(self, row: dict[str, Any]) -> None:
-        text = (
-            f"{row['kimg']:.0f}/{row['total_kimg']:.0f} kimg  "
-            f"{row['images_per_second']:.0f} img/s  "
-            f"G {row['generator_loss']:.3f}  D {row['discriminator_loss']:.3f}"
+        losses = {"G": row.get("generator_loss"), "D": row.get("discriminator_loss")}
+        text = "  ".join(
+            [
+                f"{row['kimg']:.0f}/{row['total_kimg']:.0f} kimg",
+                f"{row['images_per_second']:.0f} img/s",
+                *(f"{who} {loss:.3f}" for who, loss in losses.items() if loss is not None),
+            ]
         )
         if self._console.is_terminal:
             if self._task is None:

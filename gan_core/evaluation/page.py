@@ -161,7 +161,7 @@ def _curves(evaluation: Evaluation, journal: Sequence[Mapping[str, Any]]) -> Ite
 
 
 def _series(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [(row["kimg"], row[name]) for row in rows]
+    return [(row["kimg"], row[name]) for row in rows if name in row]
 
 
 def _curve(

@@ -347,7 +347,8 @@ def _memorisation(
     nearest = nearest_images(samples[some], images.train.images, real.pooled_training)
     ratios = nearest.distances / max(float(np.median(real.nearest_distances)), LEAST)
     order = np.argsort(nearest.distances, kind="stable")[:PAIRS_KEPT]
-    near = nearest.distances < np.quantile(real.nearest_distances, NEAR_QUANTILE)
+    # Not nearer than: where held-out images are copies of training images, the quantile is 0.
+    near = nearest.distances <= np.quantile(real.nearest_distances, NEAR_QUANTILE)
     pairs = tuple(
         NearestPair(
             sample=int(some[index]),

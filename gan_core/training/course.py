@@ -111,17 +111,12 @@ class Course:
         )
 
     def write_line(self) -> None:
-        """A journal line with the means since the last one.
-
-        It waits for the next one until a step had all that only some steps have.
-        """
+        """A journal line with the means since the last one, without what no step had."""
         if self._steps_since_line == 0 or not self._is_finite():
             return
         steps = self._trainer.steps_with(self.images, self._steps_since_line)
-        if not (self.is_over or all(steps.values())):
-            return
         sums = dict(zip(SCALARS, self._trainer.sums.tolist(), strict=True))
-        scalars = {name: total / max(1, steps[name]) for name, total in sums.items()}
+        scalars = {name: sums[name] / count for name, count in steps.items() if count}
         self._watch = self._watch.with_accuracy(
             scalars["discriminator_accuracy"], self._steps_since_line
         )

@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -31,6 +30,7 @@ from gan_core.training.stopping import StopRequest
 WORKER_LOCK_FILE = "training.worker-{rank}.lock"
 ERROR_FILE = "error.txt"  # what a worker tells the launcher
 WATCH_SECONDS = 0.2
+STARTING_SECONDS = 1.0  # from when torchrun listens for signals until its workers are started
 
 
 def train_in_processes(
@@ -60,7 +60,7 @@ def train_in_processes(
         return reason
     _pass_on_signal(should_stop)
     try:
-        elastic_launch(config, _train_as_one)(str(folder))
+        elastic_launch(config, _train_as_one)(str(folder), os.getpid())
     except SignalException as error:
         return f"received {signal.Signals(error.sigval).name}"
     except ChildFailedError as error:
@@ -84,41 +84,47 @@ def _pass_on_signal(should_stop: Callable[[], str | None]) -> None:
     noting = signal.getsignal(signal.SIGTERM)
 
     def watch() -> None:
-        while not should_stop() or signal.getsignal(signal.SIGTERM) is noting:
+        while not should_stop():
             time.sleep(WATCH_SECONDS)
+        if signal.getsignal(signal.SIGTERM) is noting:
+            while signal.getsignal(signal.SIGTERM) is noting:
+                time.sleep(WATCH_SECONDS)
+            time.sleep(STARTING_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_as_one(folder_name: str) -> str | None:
+def _train_as_one(folder_name: str, launcher: int) -> str | None:
     """What each process does; torchrun tells it its place through the environment."""
     folder = Path(folder_name)
     job = TrainingJob.read(folder)
-    should_stop = StopRequest(os.getppid())
+    should_stop = StopRequest(launcher)
     # Of kernels with one channel, whose strides are ambiguous; it only says that this is slower.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if job.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    try:
-        # If torchrun itself was killed, its workers may still be at work when the job starts again.
-        with (
-            filelock.FileLock(folder / WORKER_LOCK_FILE.format(rank=rank)),
-            joined_processes(rank, count, "env://", job.device) as processes,
-        ):
+    # If torchrun itself was killed, its workers may still be at work when the job starts again.
+    with (
+        filelock.FileLock(folder / WORKER_LOCK_FILE.format(rank=rank)),
+        joined_processes(rank, count, "env://", job.device) as processes,
+    ):
+        # At once: torchrun asks the process that ended first, and the others lose it only then.
+        try:
             reason = train(job, folder, should_stop, processes)
-    except FoundryError as error:
-        if rank == 0:
-            (folder / ERROR_FILE).write_text(str(error))
-        sys.exit(EXIT_USER_ERROR)
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        sys.exit(EXIT_DISK_FULL)
-    if reason is not None:
+        except FoundryError as error:
+            if rank == 0:
+                (folder / ERROR_FILE).write_text(str(error))
+            os._exit(EXIT_USER_ERROR)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            os._exit(EXIT_DISK_FULL)
+    # Nothing is left to save: torchrun may end this one at once, and may have asked for it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if reason is not None or should_stop():
         # torchrun is closing down or dead; a plain return would wait for it to take the result.
         os._exit(EXIT_INTERRUPTED)
-    # Nothing is left to save: if another process failed, torchrun may end this one at once.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return None

@@ -14,7 +14,7 @@ from gan_core.training.job import (
 )
 from gan_core.training.journal import read_journal
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
-from pipelines.assets.tracked_training import JournalFollower, tracked_run_if_reachable
+from pipelines.assets.tracked_training import LOSSES, JournalFollower, tracked_run_if_reachable
 from pipelines.devices import POOL
 from pipelines.launch import (
     TrainingCrashedError,
@@ -64,7 +64,7 @@ def _work(stage: StageContext) -> StageResult:
                 job, shorter = continued
                 stage.dagster.log.info(
                     f"continuing the training of {shorter.training.kimg:g} kimg up to "
-                    f"{job.training.kimg:g} kimg"
+                    f"{job.training.kimg:g} kimg, in {job.precision} on {job.threads} threads"
                 )
             follower = JournalFollower(stage, path.name, folder.working)
             with stage.devices(job.device, job.training.processes):
@@ -119,9 +119,7 @@ def _metadata(
         ),
         "alarms": len(alarms),
         **({"last_alarm": alarms[-1]["message"]} if alarms else {}),
-        "images_per_second": median(row["images_per_second"] for row in progress),
-        "generator_loss": progress[-1]["generator_loss"],
-        "discriminator_loss": progress[-1]["discriminator_loss"],
+        **describe_progress(progress),
         "device": f"{start['device']}, {start['threads']} threads, {start['precision']}",
         "generator_parameters": start["generator_parameters"],
         "discriminator_parameters": start["discriminator_parameters"],
@@ -138,6 +136,14 @@ def _metadata(
     }
 
 
+def describe_progress(progress: list[dict[str, Any]]) -> dict[str, float]:
+    """The speed of a training, and each loss from the last line that has it."""
+    if not progress:
+        return {}
+    losses = {name: row[name] for row in progress for name in LOSSES if name in row}
+    return {"images_per_second": median(row["images_per_second"] for row in progress), **losses}
+
+
 def draw_curves(progress: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> bytes:
     """Losses, mean probabilities of "real", and distances, over kimg, as PNG."""
     import io
@@ -145,7 +151,7 @@ def draw_curves(progress: list[dict[str, Any]], evaluations: list[dict[str, Any]
     from matplotlib.figure import Figure
 
     panels: list[tuple[list[dict[str, Any]], tuple[str, ...]]] = [
-        (progress, ("generator_loss", "discriminator_loss")),
+        (progress, LOSSES),
         (progress, ("real_probability", "fake_probability")),
     ]
     if evaluations:
@@ -153,8 +159,9 @@ def draw_curves(progress: list[dict[str, Any]], evaluations: list[dict[str, Any]
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
     for axes, (rows, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for name in names:
-            kimg = [row["kimg"] for row in rows]
-            axes.plot(kimg, [row[name] for row in rows], label=name.replace("_", " "))
+            having = [row for row in rows if name in row]
+            kimg = [row["kimg"] for row in having]
+            axes.plot(kimg, [row[name] for row in having], label=name.replace("_", " "))
         axes.set_xlabel("kimg")
         axes.legend()
     if evaluations:

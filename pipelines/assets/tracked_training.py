@@ -12,6 +12,7 @@ from pipelines.assets.stage import StageContext, inline_png
 from pipelines.progress import publish
 from pipelines.tracking import TrackedRun, dagster_run_url, open_run, tracking_errors
 
+LOSSES = ("generator_loss", "discriminator_loss")  # a line lacks what none of its steps had
 SHIP_SECONDS = 5.0
 RETRY_SECONDS = 30.0
 EVENT_SECONDS = 5.0  # between two events in Dagster's log
@@ -109,8 +110,7 @@ class JournalFollower:
             "kimg": row["kimg"],
             "share_done": row["kimg"] / row["total_kimg"],
             "images_per_second": row["images_per_second"],
-            "generator_loss": row["generator_loss"],
-            "discriminator_loss": row["discriminator_loss"],
+            **{name: row[name] for name in LOSSES if name in row},
             "seconds_left": seconds_left(row),
             **({} if self._run is None else {"mlflow_run": dg.MetadataValue.url(self._run.url)}),
         }
@@ -170,8 +170,8 @@ def seconds_left(row: dict[str, Any]) -> float:
 
 def describe_row(row: dict[str, Any]) -> str:
     """A journal line for people."""
+    losses = [f"{name.replace('_', ' ')} {row[name]:.3f}, " for name in LOSSES if name in row]
     return (
         f"{row['kimg']:.1f} of {row['total_kimg']:.1f} kimg, {row['images_per_second']:.0f} img/s, "
-        f"generator loss {row['generator_loss']:.3f}, discriminator loss "
-        f"{row['discriminator_loss']:.3f}, {seconds_left(row):.0f} s left"
+        f"{''.join(losses)}{seconds_left(row):.0f} s left"
     )

@@ -352,6 +352,18 @@ def test_real_images_that_are_all_alike_are_no_division_by_zero(
     assert failed(measured) >= {"broken_output"}
 
 
+def test_copies_are_seen_though_held_out_images_are_copies_too(
+    digit_images: ImageSet, network: FeatureNetwork
+) -> None:
+    train, held_out = digit_images.train, digit_images.held_out
+    mixed = np.concatenate([train.images[:20], held_out.images[20:]])
+    images = replace(digit_images, held_out=ImageSplit(mixed, held_out.labels))
+    shown = np.concatenate([train.images[:150], np.roll(held_out.images[-150:], 1, axis=1)])
+    found = open_evaluator(images, network).evaluate_images(shown)
+    assert found.estimates()["near_copy_share"].value == pytest.approx(0.5, abs=0.02)
+    assert "memorisation" in failed(found)
+
+
 def test_a_handful_of_images_is_measured_as_far_as_it_goes(
     digit_images: ImageSet, network: FeatureNetwork
 ) -> None:

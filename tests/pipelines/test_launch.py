@@ -98,7 +98,11 @@ except FoundryError as error:
     [
         pytest.param("60k", {}, id="for a checkpoint"),
         pytest.param("12k", {}, id="for its own log"),
-        pytest.param("60k", {"launcher": "torchrun", "processes": 2}, id="of several processes"),
+        pytest.param(
+            "60k",
+            {"launcher": "torchrun", "processes": 2, "checkpoint_interval_seconds": 1e-6},
+            id="of several processes",
+        ),
     ],
 )
 def test_a_disk_that_is_too_full_during_training_is_one_sentence(

@@ -69,6 +69,17 @@ def test_a_terminal_shows_a_live_bar_with_speed_losses_and_time_left() -> None:
     assert re.search(r"\d:\d\d:\d\d", last_frame), "no time left"
 
 
+def test_a_loss_that_no_step_of_a_line_had_is_not_shown() -> None:
+    shown = ShownText(is_terminal=True)
+    event = training_event(1.0)
+    del event.values["generator_loss"]
+    with RunDisplay(shown.console) as display:
+        display(event)
+        time.sleep(0.2)
+        display(FINISHED)
+    assert "1/20 kimg  2500 img/s  D 1.250" in shown.text
+
+
 def test_a_live_bar_stays_on_its_line_and_goes_when_its_stage_ends() -> None:
     shown = ShownText(is_terminal=True)
     with RunDisplay(shown.console) as display:

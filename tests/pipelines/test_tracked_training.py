@@ -11,6 +11,7 @@ import pytest
 
 from gan_core.config import PipelineSettings
 from pipelines.assets import tracked_training
+from pipelines.assets.generator import describe_progress, draw_curves
 from pipelines.assets.stage import StageContext
 from pipelines.assets.tracked_training import JournalFollower
 
@@ -103,6 +104,27 @@ def test_an_observation_shows_numbers_the_time_left_and_the_latest_grid(
     assert shown["generator_loss"] == 0.7
     assert shown["latest_grid"].startswith("![latest samples](data:image/png;base64,")
     assert "latest_grid" not in without.metadata  # it is the same
+
+
+def test_a_loss_that_no_step_of_a_line_had_is_left_out(
+    follower: JournalFollower, clock: Clock, log: Log
+) -> None:
+    row = progress(50)
+    del row["generator_loss"]
+    follower([row])
+    (shown,) = log.observations
+    assert shown.description == (
+        "50.0 of 150.0 kimg, 1000 img/s, discriminator loss 0.600, 100 s left"
+    )
+    assert "generator_loss" not in shown.metadata
+    found = describe_progress([progress(49), row])
+    assert found == {
+        "images_per_second": 1000.0,
+        "generator_loss": 0.7,
+        "discriminator_loss": 0.6,
+    }
+    assert describe_progress([]) == {}
+    assert draw_curves([progress(49), row], []).startswith(b"\x89PNG")
 
 
 def test_alarms_are_told_at_once(follower: JournalFollower, log: Log) -> None:
