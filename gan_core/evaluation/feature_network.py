@@ -30,6 +30,7 @@ WEIGHTS_FILE = "feature_network.safetensors"
 INCEPTION_WEIGHTS_FILE = "inception.pth"
 CONFIG_FILE = "feature_network.json"
 CPU_BATCH_IMAGES = 256  # larger ones leave the processor's cache and are slower
+CPU_BATCH_PIXELS = CPU_BATCH_IMAGES * 128 * 128  # of larger images so many less, for the memory
 GPU_BATCH_IMAGES = 8192  # halved until it fits
 TRAINING_BATCH = 128
 PEAK_LEARNING_RATE = 3e-3
@@ -152,7 +153,10 @@ class FeatureNetwork:
         Args:
             images: uint8, shape (n, height, width, channels).
         """
-        size = CPU_BATCH_IMAGES if self.device.type == "cpu" else GPU_BATCH_IMAGES
+        size = GPU_BATCH_IMAGES
+        if self.device.type == "cpu":
+            pixels = images.shape[1] * images.shape[2]
+            size = max(1, min(CPU_BATCH_IMAGES, CPU_BATCH_PIXELS // pixels))
         parts: list[Features] = []
         start = 0
         while start < len(images) or not parts:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 CHUNK = 1000
 SEARCH_CHUNK = 2000
+FEW = 64  # images looked at at once, where each pixel takes many bytes
 POOLED_SIDE = 14
 CANDIDATES = 5
 
@@ -95,12 +96,16 @@ def pairwise_distances(images: np.ndarray, labels: np.ndarray | None) -> np.ndar
     Returns:
         The root mean square difference of the pixels of each pair, from 0 to 1; fewer than n.
     """
-    flat = images.reshape(len(images), int(np.prod(images.shape[1:]))).astype(np.float32) / 255.0
-    groups = [np.arange(len(flat))]
+    groups = [np.arange(len(images))]
     if labels is not None:
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    differences = [np.diff(flat[rows], axis=0) for rows in groups]
-    return np.concatenate([np.sqrt(np.square(part).mean(axis=1)) for part in differences])
+    found = [np.zeros(0, np.float32)]
+    for rows in groups:
+        for start in range(0, len(rows) - 1, FEW):
+            some = images[rows[start : start + FEW + 1]]  # the next chunk's first, too
+            flat = some.reshape(len(some), -1).astype(np.float32) / 255.0
+            found.append(np.sqrt(np.square(np.diff(flat, axis=0)).mean(axis=1)))
+    return np.concatenate(found)
 
 
 def pairwise_distance(images: np.ndarray, labels: np.ndarray | None) -> float:
@@ -111,7 +116,10 @@ def pairwise_distance(images: np.ndarray, labels: np.ndarray | None) -> float:
 
 def contrast(images: np.ndarray) -> float:
     """Standard deviation of the pixels of all images, uint8, from 0 to 127.5."""
-    counts = np.bincount(np.asarray(images).ravel(), minlength=256)
+    counts = np.zeros(256, np.int64)
+    for start in range(0, len(images), FEW):  # bincount takes eight bytes for each pixel
+        some = np.asarray(images[start : start + FEW])
+        counts += np.bincount(some.ravel(), minlength=256)
     values = np.arange(256)
     mean = counts @ values / counts.sum()
     return float(np.sqrt(counts @ np.square(values - mean) / counts.sum()))

@@ -1,3 +1,6 @@
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -6,6 +9,7 @@ from gan_core.evaluation.pixels import (
     contrast,
     nearest_images,
     pairwise_distance,
+    pairwise_distances,
     pooled,
 )
 
@@ -38,6 +42,26 @@ def test_the_pairwise_distance_is_taken_within_classes() -> None:
     assert pairwise_distance(images, np.array([0, 1, 0, 1])) == 1.0
     assert pairwise_distance(images, None) == pytest.approx(1 / 3)
     assert pairwise_distance(images[:1], None) == 0.0
+
+
+def test_pairs_are_found_across_parts() -> None:
+    images = random_images(150)
+    expected = np.sqrt(np.square(np.diff(images / 255.0, axis=0)).mean(axis=(1, 2, 3)))
+    assert pairwise_distances(images, None) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("measure", [contrast, lambda images: pairwise_distances(images, None)])
+def test_memory_does_not_grow_with_the_images(measure: Callable[[np.ndarray], object]) -> None:
+    def peak_bytes(count: int) -> int:
+        images = np.zeros((count, 32, 32, 3), np.uint8)
+        tracemalloc.start()
+        measure(images)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes(100)  # what is made once
+    assert peak_bytes(1600) < 1.2 * peak_bytes(200)
 
 
 def test_images_of_one_colour_are_constant() -> None:
