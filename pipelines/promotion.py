@@ -135,7 +135,7 @@ def _champion_before(client: "MlflowClient", model: str, aliases: Aliases) -> in
     usable = {
         version.version
         for version in registry.versions(client, model)
-        if VETOED_TAG not in version.tags
+        if VETOED_TAG not in version.tags and version.version != aliases.previous
     }
     wanted = aliases.previous
     for move in reversed(ledger.read_moves(client, model)):

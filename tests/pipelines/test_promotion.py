@@ -79,6 +79,16 @@ def test_rolling_back_leads_past_a_vetoed_version(client: MlflowClient) -> None:
     assert aliases(client) == Aliases(champion=1)
 
 
+def test_rolling_back_never_leads_to_the_same_version_twice(client: MlflowClient) -> None:
+    promote_all(1, 2, 1, 3)
+    promotion.veto(MODEL, 2, "a class is missing")
+    promotion.rollback(MODEL, "blurred")
+    assert aliases(client) == Aliases(champion=1)
+    with pytest.raises(FoundryError, match=r"tiny has no previous champion to go back to"):
+        promotion.rollback(MODEL, "again")
+    assert VETOED_TAG not in client.get_model_version(MODEL, "1").tags
+
+
 def test_rolling_back_to_a_version_that_was_never_shown_to_load_is_refused(
     client: MlflowClient,
 ) -> None:
