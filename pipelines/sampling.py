@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +40,17 @@ def sample_model(
         export_samples,
     )
 
+    out = out.resolve()
     check_sampling_arguments(count, seed, truncation)
     if stops:
         check_stops(stops)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FoundryError(f"--out {out} exists and is not an empty folder; name a new one.")
+    if out == Path.cwd():  # what is written takes its place
+        raise FoundryError(f"--out {out} is the working folder; name a new one.")
     generator = open_generator(model)
-    partial = out.with_name(out.name + ".partial")
+    partial = _own_name_beside(out)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         export_samples(generator, count, seed, truncation, partial)
         if stops:
@@ -81,7 +84,8 @@ def export_model(model: str, path: Path) -> dict[str, Any]:
     if path.exists():
         raise FoundryError(f"--onnx {path} exists; name a new file.")
     generator = open_generator(model)
-    partial = path.with_name(path.name + ".partial")
+    path = path.resolve()
+    partial = _own_name_beside(path)
     try:
         difference = export_onnx(generator, partial)
         partial.replace(path)
@@ -98,6 +102,11 @@ def export_model(model: str, path: Path) -> dict[str, Any]:
         "inputs": inputs,
         "largest_difference": difference,
     }
+
+
+def _own_name_beside(path: Path) -> Path:
+    """A name that nobody else has: what is begun there is removed without asking."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
 
 
 def open_generator(model: str) -> "ReleasedGenerator":

@@ -1,6 +1,7 @@
 """Images that somebody made, brought to a pipeline's size: a folder, a zip or an `.npz` archive."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from gan_core.config import DataSettings
 from gan_core.data.fitting import fit_image
 from gan_core.data.sources import DECODE_ERRORS, ImageFolder
 from gan_core.errors import FoundryError
+
+ARCHIVE_ERRORS = (
+    *(OSError, EOFError, KeyError, TypeError, ValueError),  # TypeError: a single array, an `.npy`
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def read_images(
@@ -64,7 +70,7 @@ def _read_archive(
             labels = archive.get("labels")
     except FileNotFoundError:
         raise FoundryError(f"{place} does not exist; give a folder, a zip or an .npz.") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except ARCHIVE_ERRORS as error:
         raise FoundryError(
             f"{place} cannot be read ({error}); it needs an array `images`, uint8, of shape "
             "(n, height, width, channels)."
@@ -73,6 +79,15 @@ def _read_archive(
         raise FoundryError(
             f"`images` in {place} have type {images.dtype} and shape {images.shape}, but must be "
             "uint8 of shape (n, height, width, channels), with 1 to 4 channels."
+        )
+    if not images.size:
+        raise FoundryError(
+            f"`images` in {place} have shape {images.shape}, which is no image; give at least one."
+        )
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise FoundryError(
+            f"`labels` in {place} have type {labels.dtype}, but must be integers; leave them out "
+            "if the images have none."
         )
     if images.shape[1:] != (settings.height, settings.width, settings.channels):
         grey = images.shape[-1] == 1

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def test_labels_that_are_none_are_not_taken(tmp_path: Path) -> None:
     assert read_images(tmp_path / "a.npz", SETTINGS, CLASSES)[1] is None
 
 
+TWO = {"images": np.zeros((2, 8, 8, 1), np.uint8)}
+
+
 @pytest.mark.parametrize(
     ("arrays", "part"),
     [
@@ -71,6 +75,10 @@ def test_labels_that_are_none_are_not_taken(tmp_path: Path) -> None:
         ({"images": np.zeros((2, 8, 8, 1))}, "have type float64 and shape (2, 8, 8, 1)"),
         ({"images": np.zeros((2, 8, 8), np.uint8)}, "must be uint8 of shape"),
         ({"images": np.array([None])}, "cannot be read"),
+        ({"images": np.zeros((0, 8, 8, 1), np.uint8)}, "shape (0, 8, 8, 1), which is no image"),
+        ({"images": np.zeros((2, 0, 8, 1), np.uint8)}, "shape (2, 0, 8, 1), which is no image"),
+        ({**TWO, "labels": np.array(["a", "b"])}, "`labels` in"),
+        ({**TWO, "labels": np.array([0.5, 1.5])}, "have type float64, but must be integers"),
     ],
 )
 def test_a_wrong_archive_is_one_sentence(arrays: dict[str, Any], part: str, tmp_path: Path) -> None:
@@ -92,6 +100,20 @@ def test_what_is_no_archive_or_not_there_is_one_sentence(tmp_path: Path) -> None
     ):
         with pytest.raises(FoundryError, match=part):
             read_images(tmp_path / name, SETTINGS, CLASSES)
+
+
+def test_a_damaged_archive_is_one_sentence(tmp_path: Path) -> None:
+    place = tmp_path / "a.npz"
+    np.savez_compressed(place, images=random_images(20, 8, 8, 1))
+    whole = place.read_bytes()
+    array = io.BytesIO()
+    np.save(array, random_images(2, 8, 8, 1))
+    middle = len(whole) // 2
+    damaged = whole[:middle] + bytes(20) + whole[middle + 20 :]
+    for content in (b"", array.getvalue(), damaged, whole[:middle]):
+        place.write_bytes(content)
+        with pytest.raises(FoundryError, match=r"a\.npz cannot be read .* needs an array `images`"):
+            read_images(place, SETTINGS, CLASSES)
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:

@@ -264,6 +264,26 @@ def test_a_sample_with_an_interpolation_holds_pngs_grid_archive_and_animation(
     assert len(list((out / "images").iterdir())) == 3
 
 
+def test_a_sample_leaves_what_lies_beside_it_and_the_working_folder(
+    model_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "out.partial"
+    mine.mkdir()
+    (mine / "mine.txt").write_text("mine")
+    before = set(tmp_path.iterdir())
+    out = tmp_path / "out"
+    assert invoke("sample", model_folder, "-n", "3", "--out", str(out)).exit_code == 0
+    assert set(tmp_path.iterdir()) == {*before, out}
+    assert (mine / "mine.txt").read_text() == "mine"
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    result = invoke("sample", model_folder, "--out", ".")
+    assert_refused(result, f"--out {empty} is the working folder; name a new one")
+    assert list(empty.iterdir()) == []
+
+
 def test_an_interpolation_that_stands_still_is_refused_before_anything_is_written(
     model_folder: str, tmp_path: Path
 ) -> None:
@@ -277,6 +297,8 @@ def test_an_exported_model_tells_its_inputs_and_overwrites_nothing(
     model_folder: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "tiny.onnx"
+    mine = tmp_path / "tiny.onnx.partial"
+    mine.write_text("mine")
     shown = json.loads(invoke("export", model_folder, "--onnx", str(path), "--json").stdout)
     assert shown["inputs"] == ["latents", "labels"]
     assert shown["largest_difference"] < 1e-4
@@ -285,4 +307,5 @@ def test_an_exported_model_tells_its_inputs_and_overwrites_nothing(
     assert path.read_bytes() == before
     missing = tmp_path / "no" / "tiny.onnx"
     assert_refused(invoke("export", model_folder, "--onnx", str(missing)), "cannot be written")
+    assert mine.read_text() == "mine"
     assert {item.name for item in tmp_path.iterdir()} >= {"tiny.onnx"}
