@@ -17,7 +17,7 @@ from tests.e2e.conftest import GAN_FOUNDRY
 
 StartRun = Callable[..., "StartedRun"]
 
-KIMG = 8  # seconds of training, and several checkpoints
+KIMG = 16  # long enough to be disturbed, also where it takes six seconds
 SETTINGS = [
     f"training.kimg={KIMG}",
     "evaluation.checks.blocking=false",

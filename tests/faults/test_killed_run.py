@@ -87,8 +87,7 @@ def test_a_killed_run_is_over_and_the_next_one_continues_it_to_the_same_weights(
 def test_runs_at_once_train_one_after_the_other_and_waiting_costs_little(
     start_run: StartRun, own_home: Path
 ) -> None:
-    longer = ("--set", f"training.kimg={2 * KIMG}")
-    runs = [start_run("--seed", "1", *longer), start_run("--seed", "2", *longer)]
+    runs = [start_run("--seed", "1"), start_run("--seed", "2")]
     waiter: StartedRun | None = None
     observed: list[tuple[float, float]] = []  # clock and processor seconds of the waiting run
     deadline = time.monotonic() + 180

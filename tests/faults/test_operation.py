@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 LONG_FORM = pytest.mark.skipif(
     os.environ.get("GAN_FOUNDRY_FAULTS") != "long", reason="left to `make faults`"
 )
-KIMG = 16  # whole batches
+KIMG = 24
 SETTINGS = {
     "training.kimg": KIMG,
     "training.threads": 1,
