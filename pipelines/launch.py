@@ -6,7 +6,6 @@ and another launcher can start the same job elsewhere. It knows this module only
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -134,14 +133,17 @@ def continue_smaller_budget(
     if not found:
         return None
     same, other, other_folder = found[max(found)]
-    for name in (GRID_FOLDER, SNAPSHOT_FOLDER):
-        (folder / name).mkdir(exist_ok=True)
-        for path in (other_folder / name).glob("*"):
-            shutil.copyfile(path, folder / name / path.name)
-    shutil.copyfile(other_folder / JOURNAL_FILE, folder / JOURNAL_FILE)
     same.write(folder)
-    # Last, and whole: where it stands, all that it refers to does.
-    write_whole(folder / CHECKPOINT_FILE, (other_folder / CHECKPOINT_FILE).read_bytes())
+    copied = [
+        *(other_folder / GRID_FOLDER).glob("*"),
+        *(other_folder / SNAPSHOT_FOLDER).glob("*"),
+        other_folder / JOURNAL_FILE,
+        other_folder / CHECKPOINT_FILE,  # last: where it stands, all that it refers to does
+    ]
+    for path in copied:
+        target = folder / path.relative_to(other_folder)
+        target.parent.mkdir(exist_ok=True)
+        write_whole(target, path.read_bytes())
     return same, other
 
 

@@ -102,7 +102,7 @@ def rollback(
         FoundryError: There is no previous champion.
     """
     with _changing(model) as (client, before):
-        if before.champion is None or before.previous is None:
+        if before.champion is None or before.previous in (None, before.champion):
             raise FoundryError(
                 f"{model} has no previous champion to go back to; `gan-foundry promote {model} "
                 "VERSION` chooses another."

@@ -192,7 +192,7 @@ class Course:
             return
         if self._start.finished is None:
             self.write_line()  # what an early end left over
-            self._is_finite(with_weights=True)
+            self._is_finite(with_weights=True)  # else it is an alarm, with its reaction
         chosen, images = self._trainer.released(), self.images
         best = self._watch.best
         snapshot = None

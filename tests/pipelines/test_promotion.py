@@ -89,6 +89,14 @@ def test_rolling_back_never_leads_to_the_same_version_twice(client: MlflowClient
     assert VETOED_TAG not in client.get_model_version(MODEL, "1").tags
 
 
+def test_a_champion_that_is_its_own_predecessor_is_not_vetoed(client: MlflowClient) -> None:
+    promote_all(2, 1)
+    client.set_registered_model_alias(MODEL, "previous", "1")  # as earlier versions could leave it
+    with pytest.raises(FoundryError, match=r"tiny has no previous champion to go back to"):
+        promotion.rollback(MODEL, "blurred")
+    assert VETOED_TAG not in client.get_model_version(MODEL, "1").tags
+
+
 def test_rolling_back_to_a_version_that_was_never_shown_to_load_is_refused(
     client: MlflowClient,
 ) -> None:
