@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from gan_core.data.image_files import read_images
+from gan_core.data.image_set import open_image_set
 from gan_core.device import choose_device
 from gan_core.errors import FoundryError
 from gan_core.evaluation.report import Evaluation
@@ -19,7 +20,8 @@ def evaluate_images(place: Path, pipeline: str) -> Evaluation:
     """Score a folder, a zip or an `.npz` of images against a pipeline's held-out images.
 
     Args:
-        place: The images; fitted as the pipeline fits its own.
+        place: The images; fitted as those that they are measured against were. The floor beside
+            their numbers is that of as many training images.
         pipeline: Its name; its images and its feature network are those materialized last.
 
     Raises:
@@ -29,9 +31,16 @@ def evaluate_images(place: Path, pipeline: str) -> Evaluation:
     with open_quiet_instance() as instance:
         image_folder = latest_folder(instance, pipeline, "training_images")
         network_folder = latest_folder(instance, pipeline, "feature_network")
+    own = open_image_set(image_folder)
+    # As the set was prepared, whatever the file says by now.
+    height, width, channels = own.shape
+    prepared = {"resolution": (height, width), "channels": channels, "fit": own.description["fit"]}
+    data = settings.data.model_copy(update=prepared)
+    images, labels = read_images(place, data, own.class_names)
+    evaluation = settings.evaluation.model_copy(update={"samples": max(2, len(images))})
+    alike = settings.model_copy(update={"evaluation": evaluation})
     device = choose_device(settings.training.device)
-    evaluator = open_evaluator(pipeline, settings, image_folder, network_folder, device)
-    images, labels = read_images(place, settings.data, evaluator.images.class_names)
+    evaluator = open_evaluator(pipeline, alike, image_folder, network_folder, device)
     return evaluator.evaluate_images(images, labels)
 
 

@@ -39,11 +39,17 @@ class Seen(BaseModel):
 
 
 def state_of_files(data: DataSettings) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the files of one's own images; empty for other sources."""
-    if data.path is None:
+    """Names, sizes and times of the files of one's own images; empty for other sources.
+
+    Raises:
+        FoundryError: The folder, or one in it, cannot be read.
+    """
+    from gan_core.data.sources import files_below
+
+    place = Path(data.path or "")
+    if data.path is None or not place.exists():
         return []
-    place = Path(data.path)
-    files = [place] if place.is_file() else (item for item in place.rglob("*") if item.is_file())
+    files = [place] if place.is_file() else files_below(place)
     return sorted(
         (str(file), status.st_size, status.st_mtime_ns)
         for file, status in ((file, file.stat()) for file in files)
@@ -138,7 +144,10 @@ def look(
     Returns:
         A run, or why there is none; and what to remember.
     """
-    state = fingerprint(state_of_files(data))
+    try:
+        state = fingerprint(state_of_files(data))
+    except FoundryError as error:
+        return dg.SkipReason(str(error)), seen
     if state == seen.settled:
         return dg.SkipReason("nothing has changed since the last look"), seen
     if state != seen.state:

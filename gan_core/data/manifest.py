@@ -25,6 +25,7 @@ SOURCE_FOLDER = "source"
 PREVIEW_IMAGES = 100
 PREVIEW_PER_CLASS = 10
 LARGEST_UNDECODABLE_SHARE = 0.01
+FEWEST_IMAGES = 2  # of a split: one has no covariance
 COLUMNS = ["name", "split", "label", "height", "width", "bytes", "sha256"]
 
 
@@ -61,7 +62,8 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
         folder: Gets `manifest.parquet`, `raw_images.json`, `preview.png` and the downloads.
 
     Raises:
-        FoundryError: Files cannot be had, there is no image, or more than 1 % do not decode.
+        FoundryError: Files cannot be had, a split has fewer than 2 images, or more than 1 % do not
+            decode.
     """
     source = open_source(settings, folder / SOURCE_FOLDER)
     source.download()
@@ -84,10 +86,11 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
     if manifest["split"].isna().all():
         manifest["split"] = _split(manifest, settings.held_out_fraction, settings.split_seed)
     for split in (TRAIN, HELD_OUT):
-        if not (manifest["split"] == split).any():
+        if (count := int((manifest["split"] == split).sum())) < FEWEST_IMAGES:
             raise FoundryError(
-                f"the {len(manifest)} images of {settings.source} leave none for the {split} "
-                "split; add images or change data.held_out_fraction."
+                f"the {len(manifest)} images of {settings.source} leave {count or 'none'} for the "
+                f"{split} split, but a distance needs {FEWEST_IMAGES}; add images or change "
+                "data.held_out_fraction."
             )
     identity = manifest[["name", "split", "label", "sha256"]].astype(str)
     lines = map("\t".join, identity.itertuples(index=False, name=None))

@@ -6,6 +6,7 @@ What the images are made into is the business of `preparation`.
 import contextlib
 import hashlib
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -257,8 +258,7 @@ class ImageFolder(Source):
         if place.is_dir():
             found = {
                 PurePosixPath(item.relative_to(place).as_posix()): item
-                for item in place.rglob("*")
-                if item.is_file()
+                for item in files_below(place)
             }
         elif place.is_file() and zipfile.is_zipfile(place):
             with zipfile.ZipFile(place) as archive:
@@ -275,6 +275,8 @@ class ImageFolder(Source):
         else:
             raise FoundryError(f"data.path {place} does not exist; give a folder or a zip file.")
         images = {name: found[name] for name in sorted(found) if _is_image(name)}
+        for name in images:
+            _require_utf8(place, name)
         if not images:
             raise FoundryError(
                 f"{place} holds no images; put PNG, JPEG or WebP files there "
@@ -333,6 +335,47 @@ class ImageFolder(Source):
                     SPLIT_FOLDERS[self._parts(name)[0]] if self._has_splits else None,
                     None if folder is None else labels[folder],
                 )
+
+
+def files_below(folder: Path, around: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """All files below a folder, those behind symbolic links to other folders too.
+
+    Hidden folders, and what a file system's repair found, are passed over.
+
+    Args:
+        folder: Where to look.
+        around: The folders that it lies in, by device and number: a link to one leads nowhere.
+
+    Raises:
+        FoundryError: A folder cannot be read.
+    """
+    try:
+        status = folder.stat()
+        items = sorted(folder.iterdir())
+    except OSError as error:
+        raise FoundryError(
+            f"the folder {folder} cannot be read ({error.strerror}); give yourself access to it, "
+            "or move it away from the images."
+        ) from None
+    here = (status.st_dev, status.st_ino)
+    if here in around:
+        return
+    for item in items:
+        if item.is_dir():
+            if not item.name.startswith((".", "lost+found")):
+                yield from files_below(item, around | {here})
+        elif item.is_file():
+            yield item
+
+
+def _require_utf8(place: Path, name: PurePosixPath) -> None:
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        raise FoundryError(
+            f"{place} holds an image whose name is not UTF-8, {shown}; rename it."
+        ) from None
 
 
 def _is_image(name: PurePosixPath) -> bool:

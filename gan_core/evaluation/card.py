@@ -65,8 +65,8 @@ class MetricCard(BaseModel):
             f"{self.samples} samples against {self.reference_images} "
             f"images of {self.reference} {self.reference_sha256[:8]}, "
             f"{self.resolution} ({self.preparation}; samples {self.rounding}), seed {self.seed}, "
-            f"k = {self.neighbours}; {versions}; the floor takes as many training images in the "
-            "place of the samples"
+            f"k = {self.neighbours}; {versions}; the floor takes as many training images, or all "
+            "there are, in the place of the samples"
         )
 
 

@@ -130,9 +130,20 @@ def test_a_zip_that_names_an_image_twice_lists_it_once(
     assert raw.manifest["name"].is_unique
 
 
-def test_too_few_images_to_split_is_an_error(image_folder: MakeFolder, tmp_path: Path) -> None:
-    with pytest.raises(FoundryError, match="leave none for the held_out split"):
-        list_folder(image_folder({"": 1}), tmp_path / "raw")
+@pytest.mark.parametrize(
+    ("counts", "left"),
+    [
+        ({"": 1}, "leave 1 for the train split"),
+        ({"": 2}, "leave none for the held_out split"),
+        ({"": 3}, "leave 1 for the held_out split"),
+        ({"train": 1, "test": 5}, "leave 1 for the train split"),
+    ],
+)
+def test_too_few_images_to_split_is_an_error(
+    counts: dict[str, int], left: str, image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    with pytest.raises(FoundryError, match=f"{left}, but a distance needs 2; add images"):
+        list_folder(image_folder(counts), tmp_path / "raw")
 
 
 def frame(labels: list[int], hashes: list[str]) -> pd.DataFrame:

@@ -1,13 +1,16 @@
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
+import os
 import pickle
+import shutil
 import tarfile
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +201,42 @@ def test_folders_within_a_class_belong_to_it(image_folder: MakeFolder, tmp_path:
     names, images = read(image_folder({"cat/indoors": 2, "cat/out": 1, "dog": 1}), tmp_path)
     assert names == ["cat", "dog"]
     assert [image.label for image in images] == [0, 0, 0, 1]
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(
+    image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = image_folder({"cat": 2})
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(folder / "cat" / "0000.png", tmp_path / "elsewhere" / "other.png")
+    (folder / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    names, images = read(folder, tmp_path)
+    assert names == ["cat", "dog"]
+    assert [image.name for image in images] == ["cat/0000.png", "cat/0001.png", "dog/other.png"]
+
+
+def test_a_name_that_is_not_utf8_is_an_error(image_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = image_folder({"": 2})
+    (folder / "0000.png").rename(os.fsdecode(os.fsencode(folder / "caf") + b"\xe9.png"))
+    with pytest.raises(FoundryError, match=r"whose name is not UTF-8, caf\\xe9.png; rename it"):
+        read(folder, tmp_path)
+
+
+def test_a_folder_that_is_closed_to_us_is_an_error(
+    image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = image_folder({"cat": 2, "dog": 2})
+    look = Path.iterdir
+
+    def closed(place: Path) -> Iterator[Path]:  # the tests may run as root, who sees everything
+        if place.name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(place)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(FoundryError, match=r"dog cannot be read \(Permission denied\)"):
+        read(folder, tmp_path)
 
 
 def test_images_without_folders_have_no_labels(image_folder: MakeFolder, tmp_path: Path) -> None:

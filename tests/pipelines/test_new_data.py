@@ -98,6 +98,20 @@ def test_a_folder_that_is_still_written_to_starts_nothing(watch: Watch, images: 
     assert found(watch.look(QUIET_SECONDS)) == "27 images, none of them listed before"
 
 
+def test_images_behind_a_link_are_watched_too(watch: Watch, images: Path, tmp_path: Path) -> None:
+    shutil.move(images / "b", tmp_path / "elsewhere")
+    (images / "b").symlink_to(tmp_path / "elsewhere")
+    watch.settle()
+    assert watch.pipeline.run("raw_images").success
+    shutil.copyfile(images / "a" / "0000.png", images / "b" / "new.png")
+    assert found(watch.settle()) == "1 added"
+
+
+def test_a_folder_that_is_gone_is_named(watch: Watch, images: Path) -> None:
+    shutil.rmtree(images)
+    assert f"{images} does not exist" in reason(watch.settle())
+
+
 def test_files_that_were_only_touched_start_nothing(watch: Watch, images: Path) -> None:
     watch.settle()
     assert watch.pipeline.run("raw_images").success

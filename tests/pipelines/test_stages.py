@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import PIL.Image
 import pytest
 from mlflow import MlflowClient, artifacts
 
+from gan_core.data.image_set import open_image_set
 from gan_core.errors import FoundryError
+from gan_core.evaluation.real_images import floor_rows
+from gan_core.evaluation_settings import EvaluationSettings
 from gan_core.generator import REGISTERED_FOLDER, WEIGHTS_FILE, ReleasedGenerator
 from gan_core.operation_settings import OperationSettings
 from gan_core.training.job import (
@@ -25,7 +29,7 @@ from gan_core.training.job import (
     START_FOLDER,
 )
 from gan_core.training.journal import read_journal
-from pipelines import ledger, promotion, registry, tracking
+from pipelines import evaluating, ledger, promotion, registry, tracking
 from pipelines.assets.stage import Stage, StageContext, StageResult
 from pipelines.components.gan_pipeline import STAGES
 from pipelines.home import store_folder
@@ -125,6 +129,27 @@ def test_every_stage_is_materialized_and_shows_what_people_want_to_see(first_run
     for stage, names in expected.items():
         assert names | {"seconds", "reused"} <= set(shown[stage]), stage
         assert shown[stage]["reused"] is False
+
+
+def test_images_of_anyone_have_the_floor_of_as_many_and_the_size_of_the_measured_set(
+    labelled: TinyPipeline, first_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store_folder() / "stripes" / "training_images"
+    images = open_image_set(folder / data_versions(first_run)["training_images"])
+    few = EvaluationSettings(samples=20)
+    np.savez(tmp_path / "few.npz", images=images.train.images[floor_rows(images, few)])
+    # The file was edited since the images were prepared.
+    data = labelled.settings.data.model_copy(update={"resolution": 16, "fit": "pad"})
+    edited = labelled.settings.model_copy(update={"data": data})
+    monkeypatch.setattr(evaluating, "load_pipeline", lambda _: edited)
+    monkeypatch.setattr(evaluating, "open_quiet_instance", lambda: nullcontext(labelled.instance))
+
+    found = evaluating.evaluate_images(tmp_path / "few.npz", "stripes")
+
+    assert found.card.samples == 20
+    assert found.card.resolution == "8x8x1"
+    assert found.gate.floor["frechet_distance"].value == pytest.approx(found.frechet_distance)
+    assert found.gate.floor["recall"] == found.gate.metrics["recall"]
 
 
 def test_counts_and_classes_are_those_of_the_images(first_run: Run) -> None:
