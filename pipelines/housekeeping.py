@@ -29,6 +29,7 @@ from pipelines.materializations import data_version
 from pipelines.pipeline_files import pipeline_files
 from pipelines.registry import RegisteredVersion
 from pipelines.run_processes import end_dead_runs
+from pipelines.sweep import place
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,13 +109,12 @@ def collect(keep: int, *, dry_run: bool) -> Collection:
         plans = []
         for pipeline in sorted({*stored, *pipeline_files()}):
             with registry.changing(pipeline):
+                if client is not None and not dry_run and pipeline in registry.models(client):
+                    ledger.settle(client, pipeline)
                 found = _plan(client, instance, pipeline, keep)
                 plans.append(found)
-                if dry_run or found.busy:
-                    continue
-                if client is not None and pipeline in registry.models(client):
-                    ledger.settle(client, pipeline)
-                _carry_out(client, instance, found)
+                if not dry_run and not found.busy:
+                    _carry_out(client, instance, found)
         left = _purge(client) if client is not None and not dry_run else None
     return Collection(tuple(plans), left)
 
@@ -146,6 +146,7 @@ def kept_versions(
     kept = {
         *(version.version for version in versions[:keep]),
         *(version.version for version in versions if version.aliases),
+        *ledger.settled_aliases(client, model).versions,
         *(version.version for version in versions if registry.VETOED_TAG in version.tags),
         *(version.version for version in versions if registry.WEIGHTS_TAG not in version.tags),
         *list(champions)[:CHAMPIONS_KEPT],
@@ -159,8 +160,8 @@ def _plan(
 ) -> Plan:
     plan = Plan(pipeline)
     records = _dagster_runs(instance, pipeline)
-    if any(run.status in UNFINISHED for run in records):
-        plan.busy = "a run is under way; call gc again when it has ended"
+    plan.busy = _work_under_way(pipeline, records)
+    if plan.busy:
         return plan
     versions: list[RegisteredVersion] = []
     kept: set[int] = set()
@@ -191,6 +192,15 @@ def _plan(
     plan.freed_bytes = sum(_bytes(folder) for folder in plan.folders)
     plan.freed_bytes += sum(_bytes(folder) for folder in _artifact_folders(client, plan))
     return plan
+
+
+def _work_under_way(pipeline: str, records: list[dg.DagsterRun]) -> str | None:
+    """Why nothing of a pipeline can go now: its images may be in use; None if they are not."""
+    if any(run.status in UNFINISHED for run in records):
+        return "a run is under way; call gc again when it has ended"
+    if place.is_under_way(pipeline):
+        return "a sweep is under way; call gc again when it has ended"
+    return None
 
 
 def _plan_mlflow(
@@ -237,8 +247,8 @@ def _served_files(client: "MlflowClient", plan: Plan) -> list[str]:
 
 def _carry_out(client: "MlflowClient | None", instance: dg.DagsterInstance, plan: Plan) -> None:
     """Versions first, then what they are made of: cut off, it leaves no version without files."""
-    if any(run.status in UNFINISHED for run in _dagster_runs(instance, plan.pipeline)):
-        plan.busy = "a run has begun meanwhile; call gc again when it has ended"
+    plan.busy = _work_under_way(plan.pipeline, _dagster_runs(instance, plan.pipeline))
+    if plan.busy:
         return
     if client is not None:
         for version in plan.versions:

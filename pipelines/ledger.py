@@ -29,6 +29,11 @@ class Aliases(BaseModel):
     challenger: int | None = None
     previous: int | None = None
 
+    @property
+    def versions(self) -> set[int]:
+        """The versions that an alias names."""
+        return {number for number in self.model_dump().values() if number is not None}
+
     def of(self, version: int) -> list[str]:
         """The aliases that name a version."""
         return [name for name, number in self.model_dump().items() if number == version]
@@ -87,6 +92,19 @@ def current_aliases(client: "MlflowClient", model: str) -> Aliases:
     )
 
 
+def settled_aliases(client: "MlflowClient", model: str) -> Aliases:
+    """The aliases as `settle` leaves them: a move that was cut off counts as carried out."""
+    moves = read_moves(client, model)
+    if moves and _is_cut_off(client, model, moves[-1]):
+        return moves[-1].after
+    return current_aliases(client, model)
+
+
+def _is_cut_off(client: "MlflowClient", model: str, last: Move) -> bool:
+    settled = int(client.get_registered_model(model).tags.get(SETTLED_TAG, "0"))
+    return settled < last.number
+
+
 def settle(client: "MlflowClient", model: str) -> Aliases:
     """Bring ledger and aliases together; to be called under the model's lock.
 
@@ -100,8 +118,7 @@ def settle(client: "MlflowClient", model: str) -> Aliases:
     if not moves:
         return current_aliases(client, model)
     last = moves[-1]
-    settled = int(client.get_registered_model(model).tags.get(SETTLED_TAG, "0"))
-    if settled < last.number:
+    if _is_cut_off(client, model, last):
         _set_aliases(client, model, last)
     found = current_aliases(client, model)
     if found != last.after:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import filelock
 
 from gan_core.config import PipelineSettings, apply_overrides, fingerprint
 from gan_core.errors import FoundryError
@@ -24,6 +23,7 @@ from pipelines.pipeline_files import load_pipeline, pipeline_files
 from pipelines.progress import publish
 from pipelines.run import RunInterruptedError, StageCrashedError, materialize
 from pipelines.sweep.mlflow_runs import SweepRuns
+from pipelines.sweep.place import alone, sweeps_folder
 from pipelines.sweep.plots import Plots, draw_plots
 from pipelines.sweep.space import SearchSpace, search_space, trial_settings
 from pipelines.sweep.study import OpenTrial, SweepStudy, TrialRecord
@@ -36,9 +36,7 @@ from pipelines.sweep.trial import (
 )
 from pipelines.sweep.winner import Winner, choose_winner, write_winner
 
-FOLDER = "sweeps"
 TRIALS_FOLDER = "trials"
-LOCK_FILE = "sweep.lock"
 STAGES = ("raw_images", "training_images", "feature_network")
 
 
@@ -184,9 +182,9 @@ def _sweep(
         name, Path(images["folder"]), images["sha256"], Path(network["folder"]), network["sha256"]
     )
     key = _sweep_key(settings, space, inputs)
-    folder = home.home() / FOLDER / name / key
+    folder = sweeps_folder(name) / key
     tags = {"pipeline": name, "data.sha256": inputs.image_set_sha256}
-    with _alone(folder, name, key):
+    with alone(folder, name):
         study = SweepStudy(folder, space, settings.sweep)
         runs = SweepRuns(name, key, settings, tags)
         try:
@@ -305,22 +303,6 @@ def _interruptible(name: str) -> Iterator[None]:
         raise RunInterruptedError(
             f"the sweep of {name} was interrupted; run the same command again to go on from here."
         ) from None
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, name: str, key: str) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise FoundryError(
-            f"the sweep {key} of {name} is under way in another process; wait for it or stop it."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _sweep_key(settings: PipelineSettings, space: SearchSpace, inputs: TrialInputs) -> str:

@@ -19,6 +19,7 @@ from pipelines.cli import main
 from pipelines.home import store_folder
 from pipelines.housekeeping import Collection, Plan, collect, kept_versions
 from pipelines.instance import open_quiet_instance
+from pipelines.sweep import place
 from tests.pipelines.models import MODEL, register_versions
 from tests.pipelines.tiny_pipeline import (
     TinyPipeline,
@@ -87,6 +88,14 @@ def test_a_run_under_way_keeps_gc_from_its_pipeline(home: Path) -> None:
         instance.delete_run(run.run_id)
     assert plan.busy == "a run is under way; call gc again when it has ended"
     assert len(registry.versions(tracking.connect(), "stripes")) == 5
+
+
+def test_a_sweep_under_way_keeps_gc_from_its_pipeline(home: Path) -> None:
+    with place.alone(place.sweeps_folder("stripes") / "key", "stripes"):
+        plan = plan_of_stripes(collect(1, dry_run=False))
+    assert plan.busy == "a sweep is under way; call gc again when it has ended"
+    assert len(registry.versions(tracking.connect(), "stripes")) == 5
+    assert plan_of_stripes(collect(1, dry_run=True)).versions == [4, 3, 2]
 
 
 def test_files_that_a_copy_in_another_model_serves_stay(home: Path) -> None:
@@ -164,6 +173,30 @@ def test_the_ledgers_last_two_champions_stay_without_an_alias(mlflow_home: Path)
     versions = registry.versions(client, MODEL)
     assert kept_versions(client, MODEL, versions, 1) == {6, 2, 3, 4, 5}
     assert ledger.current_aliases(client, MODEL).champion == 2
+
+
+def test_the_champion_of_a_rollback_that_was_cut_off_stays(
+    mlflow_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = register_versions(4)
+    for version in range(1, 5):
+        client.set_model_version_tag(MODEL, str(version), registry.WEIGHTS_TAG, f"w{version}")
+    (store_folder() / MODEL).mkdir(parents=True)
+    after = ledger.Aliases(champion=1, previous=2)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ledger, "_set_aliases", killed)
+        ledger.record(client, MODEL, "rollback", 1, after, by="person", why="blurred")
+
+    kept = kept_versions(client, MODEL, registry.versions(client, MODEL), 1)
+    assert kept == {4, 1, 2}
+    assert ledger.current_aliases(client, MODEL) != after  # a dry run carries nothing out
+    collect(1, dry_run=False)
+    assert ledger.current_aliases(client, MODEL) == after
+    assert {version.version for version in registry.versions(client, MODEL)} == kept
 
 
 def test_work_that_is_locked_stays(tmp_path: Path) -> None:

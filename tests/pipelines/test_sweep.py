@@ -30,7 +30,7 @@ from pipelines import pipeline_files, tracking
 from pipelines.cli import main
 from pipelines.launch import TrainingCrashedError
 from pipelines.run import RunInterruptedError, StageCrashedError
-from pipelines.sweep import study, sweep, trial
+from pipelines.sweep import place, study, sweep, trial
 from pipelines.sweep.mlflow_runs import STATE_TAG, SWEEP_TAG, SweepRuns
 from pipelines.sweep.plots import Plots
 from pipelines.sweep.sweep import SweepResult
@@ -382,7 +382,7 @@ def test_a_second_sweep_of_the_same_study_is_refused_by_name(
 ) -> None:
     scripted(falling(5), falling(5))
     folder = run_sweep(1).folder
-    with filelock.FileLock(folder / sweep.LOCK_FILE, is_singleton=False):
+    with filelock.FileLock(folder / place.LOCK_FILE, is_singleton=False):
         with pytest.raises(FoundryError) as caught:
             run_sweep(1)
         run_sweep(1, kimg=0.16)  # another study
