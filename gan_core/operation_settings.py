@@ -38,7 +38,9 @@ class OperationSettings(Settings):
         0, description="Of its runs in Dagster's queue: larger ones start first."
     )
     max_runtime_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="A run that takes longer is ended; none by default."
+        None,
+        description="A run that Dagster's queue started and that takes longer is ended; none by "
+        "default.",
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         1,

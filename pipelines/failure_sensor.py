@@ -96,6 +96,8 @@ def _failures(
             continue  # somebody at the command line wanted it
         if data.user_failure_data is not None and data.user_failure_data.description:
             text = data.user_failure_data.description
+        elif error is not None and error.cls_name == CHECK_FAILED:
+            text = " ".join(error.message.split())  # its second line names the checks
         elif error is not None:
             text = (error.cause or error).message
         else:

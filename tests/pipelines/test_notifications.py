@@ -305,6 +305,7 @@ def test_a_failed_check_is_told_as_a_failure_to_those_who_are_not_told_of_what_i
     for sentence in sentences:
         assert sentence.startswith("stripes/evaluation failed: ")
         assert "blocking asset check failed" in sentence
+        assert sentence.endswith("stripes/evaluation: collapse")
 
 
 def test_only_a_run_that_dagster_can_start_again_waits_for_that() -> None:
