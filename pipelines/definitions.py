@@ -1,6 +1,6 @@
 """What Dagster loads: all pipelines of `pipelines/defs`.
 
-Nothing that is imported here may import torch or mlflow: every step process would wait for it.
+Nothing that is imported here may import torch or mlflow: Dagster's pages would wait for it.
 """
 
 import dagster as dg

@@ -1,5 +1,7 @@
 """What whoever launches a run can write into its configuration."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import dagster as dg
@@ -8,6 +10,7 @@ from dagster._config import ConfigType, ConfigTypeKind
 
 from gan_core.config import PipelineSettings, setting_keys
 from pipelines.definitions import defs
+from pipelines.run_limits import PRELOADED
 from pipelines.settings_overrides import NOT_IN_RUN_CONFIG, keys_of_text
 
 HARMLESS_TEXT = {
@@ -73,6 +76,21 @@ def test_dagsters_own_ways_to_name_folders_and_modules_are_closed(
     assert dg.validate_run_config(job, {})
     with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected"):
         dg.validate_run_config(job, config)
+
+
+def test_what_step_processes_are_forked_with_exists_starts_no_thread_and_touches_no_gpu() -> None:
+    script = f"""
+import importlib, threading
+for name in {PRELOADED}:  # those that are missing, the server of the forks passes over
+    importlib.import_module(name)
+import torch
+assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
+assert not torch.cuda.is_initialized()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_setting_that_takes_text_is_never_one_of_a_run() -> None:
