@@ -31,7 +31,7 @@ def no_values() -> dg.IOManager:
 
 # Each step in a process of its own; the launchpad can neither tune nor replace it. They are forked
 # from one process that has imported what steps need, because importing it takes seconds. None of
-# these starts a thread, which a fork would lose, or touches a GPU.
+# these starts a Python thread, which a fork would lose, or touches a GPU.
 PRELOADED = (
     "dagster",
     "pandas",
