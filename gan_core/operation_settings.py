@@ -7,6 +7,8 @@ from pydantic import Field, field_validator
 
 from .settings_base import Settings
 
+OWNER = r"^(team:[\w ]+|[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9.-]+\.[A-Za-z]{2,7})$"
+
 
 class ScheduleSettings(Settings):
     """When the pipeline runs by itself; the schedule is switched on in Dagster's pages."""
@@ -47,9 +49,10 @@ class OperationSettings(Settings):
         description="How often a training that crashed, or a run whose process was killed, is "
         "started again; it goes on from its checkpoint.",
     )
-    freshness_hours: Annotated[float, Field(gt=0.0)] | None = Field(
+    # Not below a minute, and owners as Dagster takes them: it would load no pipeline at all.
+    freshness_hours: Annotated[float, Field(ge=0.02)] | None = Field(
         None, description="The registered model is shown as overdue when it is older."
     )
-    owners: tuple[Annotated[str, Field(pattern=r"^(team:[\w ]+|[^@\s]+@[^@\s]+)$")], ...] = Field(
+    owners: tuple[Annotated[str, Field(pattern=OWNER)], ...] = Field(
         (), description="Shown on every asset: addresses such as `a@b.org`, or `team:name`."
     )

@@ -86,9 +86,14 @@ def run(name: str, assignments: tuple[str, ...], seed: int | None, as_json: bool
         click.echo(json.dumps(summary))
 
 
+PORT = click.IntRange(1, 65535)
+
+
 @main.command()
-@click.option("--port", default=3000, show_default=True, help="Of Dagster's pages.")
-@click.option("--mlflow-port", default=5000, show_default=True, help="Of MLflow's pages.")
+@click.option("--port", type=PORT, default=3000, show_default=True, help="Of Dagster's pages.")
+@click.option(
+    "--mlflow-port", type=PORT, default=5000, show_default=True, help="Of MLflow's pages."
+)
 @click.option("--read-only", is_flag=True, help="Pages that show all and change nothing.")
 def ui(port: int, mlflow_port: int, read_only: bool) -> None:
     """Start Dagster's pages and daemon and MLflow's server on this machine, until Ctrl-C."""
@@ -179,7 +184,7 @@ def sample(
 
 @main.command()
 @click.argument("model")
-@click.option("--port", default=5001, show_default=True)
+@click.option("--port", type=PORT, default=5001, show_default=True)
 def serve(model: str, port: int) -> None:
     """Answer with images of MODEL over HTTP on this machine, until Ctrl-C."""
     from pipelines.image_server import serve_model

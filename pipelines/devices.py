@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import filelock
 
+from gan_core.errors import FoundryError
 from pipelines import home
 from pipelines.environment import environment
 
@@ -42,13 +43,24 @@ def visible_gpus() -> list[Gpu]:
     program = shutil.which(QUERY[0])
     if program is None:
         return []
-    asked = subprocess.run(
-        [program, *QUERY[1:]], capture_output=True, text=True, timeout=QUERY_SECONDS, check=False
-    )
+    try:
+        asked = subprocess.run(
+            [program, *QUERY[1:]],
+            capture_output=True,
+            text=True,
+            timeout=QUERY_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise FoundryError(
+            f"{program} has not answered for {QUERY_SECONDS:g} s; repair the GPU's driver, or set "
+            "training.device to cpu."
+        ) from None
     if asked.returncode != 0:  # a driver without a GPU
         return []
     rows = [[part.strip() for part in line.split(",")] for line in asked.stdout.splitlines()]
-    gpus = [Gpu(index, uuid, int(free)) for index, uuid, free in rows]
+    # Where the memory is the machine's own, or not ours to see, its size is no number.
+    gpus = [Gpu(index, uuid, int(free) if free.isdigit() else 0) for index, uuid, free in rows]
     visible = os.environ.get(VISIBLE_VARIABLE)
     if visible is not None:
         named = [name.strip() for name in visible.split(",")]

@@ -140,8 +140,7 @@ def _mirror_reachable(problems: list[str]) -> bool | None:
                 return True  # a base need not be a page of its own
             problems.append(f"the mirror {base} answered {answer.status_code}")
             return False
-        filesystem, path = fsspec.core.url_to_fs(base)
-        if filesystem.exists(path):
+        if _exists(base):
             return True
         problems.append(f"the mirror {base} does not exist; correct {MIRROR_VARIABLE}")
     except FoundryError as error:
@@ -149,6 +148,16 @@ def _mirror_reachable(problems: list[str]) -> bool | None:
     except (OSError, ImportError, ValueError) as error:
         problems.append(f"the mirror {os.environ[MIRROR_VARIABLE]} cannot be reached: {error}")
     return False
+
+
+def _exists(address: str) -> bool:
+    try:
+        filesystem, path = fsspec.core.url_to_fs(address)
+        return bool(filesystem.exists(path))
+    except (OSError, ImportError, ValueError):
+        raise
+    except Exception as error:  # each remote file system raises kinds of its own
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _pipelines(problems: list[str]) -> dict[str, PipelineSettings | None]:

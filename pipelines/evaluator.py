@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gan_core.config import PipelineSettings
 from gan_core.data.image_set import open_image_set
+from gan_core.errors import FoundryError
 from gan_core.evaluation.feature_network import FeatureNetwork
 from gan_core.evaluation.real_images import Networks, RealImages, real_images_key
 from gan_core.evaluation.report import Evaluator
@@ -31,10 +32,19 @@ def open_evaluator(
         device: Where to compute.
 
     Raises:
-        FoundryError: There are too few images, or the second network's weights cannot be had.
+        FoundryError: There are too few images, the network is of other images, or the second
+            network's weights cannot be had.
     """
     images = open_image_set(image_folder)
     gate = FeatureNetwork.load(network_folder, device)
+    if gate.config.shape != images.shape or gate.config.trained_on_sha256 not in (
+        None,
+        images.sha256,
+    ):
+        raise FoundryError(
+            f"the latest {pipeline}/feature_network is of other images than the latest "
+            f"{pipeline}/training_images; materialize {pipeline}/feature_network again."
+        )
     networks = Networks.choose(gate, images, settings.evaluation, settings.feature_network)
     key = real_images_key(images, networks, settings.evaluation)
     path = stage_path(store_folder(), pipeline, "real_images", key)

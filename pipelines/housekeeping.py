@@ -321,7 +321,11 @@ def _purge(client: "MlflowClient") -> str | None:
 
 
 def _still_there(pending: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Without what a collector that was cut off had removed: it would stop at such a name."""
+    """Of what was noted, what is deleted and has its files still: at others it would stop.
+
+    A collector that was cut off had removed some; a gc that was, had not deleted some yet.
+    """
+    from mlflow.entities import LifecycleStage
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -339,9 +343,17 @@ def _still_there(pending: dict[str, list[str]]) -> dict[str, list[str]]:
     def find_model(name: str) -> Any:
         return store.get_logged_model(name, allow_deleted=True)
 
+    def is_deleted_run(name: str) -> bool:
+        there = is_there(store.get_run, name)
+        return there and store.get_run(name).info.lifecycle_stage == LifecycleStage.DELETED
+
     return {
-        "runs": [name for name in pending["runs"] if is_there(store.get_run, name)],
-        "models": [name for name in pending["models"] if is_there(find_model, name)],
+        "runs": [name for name in pending["runs"] if is_deleted_run(name)],
+        "models": [
+            name
+            for name in pending["models"]
+            if is_there(find_model, name) and not is_there(store.get_logged_model, name)
+        ],
     }
 
 

@@ -15,7 +15,10 @@ def without_places(settings: PipelineSettings) -> PipelineSettings:
     """Settings that may leave this machine: files by their own names, and no people's addresses."""
     values = flat_settings(settings)
     names = {key: Path(values[key]).name for key in PLACES if values[key]}
-    kept = settings.model_copy(update={"notifications": NotificationSettings()})
+    operation = settings.operation.model_copy(update={"owners": ()})
+    kept = settings.model_copy(
+        update={"notifications": NotificationSettings(), "operation": operation}
+    )
     return apply_overrides(kept, names, "settings")
 
 

@@ -47,13 +47,16 @@ def state_of_files(data: DataSettings) -> list[tuple[str, int, int]]:
     from gan_core.data.sources import files_below
 
     place = Path(data.path or "")
-    if data.path is None or not place.exists():
-        return []
-    files = [place] if place.is_file() else files_below(place)
-    return sorted(
-        (str(file), status.st_size, status.st_mtime_ns)
-        for file, status in ((file, file.stat()) for file in files)
-    )
+    try:
+        if data.path is None or not place.exists():
+            return []
+        files = [place] if place.is_file() else files_below(place)
+        found = [(file, file.stat()) for file in files]
+    except OSError as error:  # also a file that is gone since its folder was read
+        raise FoundryError(
+            f"{error.filename} cannot be read ({error.strerror}); give yourself access to it."
+        ) from None
+    return sorted((str(file), status.st_size, status.st_mtime_ns) for file, status in found)
 
 
 def image_hashes(data: DataSettings) -> dict[str, str]:

@@ -57,10 +57,11 @@ def sample_model(
             export_animation(generator, stops, seed, truncation, partial / ANIMATION_FILE)
         partial.replace(out)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise FoundryError(
             f"--out {out} cannot be written ({error.strerror}); name another folder."
         ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     files = {"grid": GRID_FILE, "archive": ARCHIVE_FILE}
     if stops:
         files["interpolation"] = ANIMATION_FILE

@@ -51,6 +51,21 @@ class Origin(BaseModel):
         return cls.model_validate_json(file.read_text()) if file.exists() else None
 
 
+def pinned_start(model: str, start_from: str | int) -> str | int:
+    """What `start_from` stands for now: the number of a version, or `scratch`.
+
+    Raises:
+        FoundryError: There is no such version, or the registry cannot be used.
+    """
+    from pipelines import tracking
+
+    if start_from == "scratch":
+        return start_from
+    with tracking.tracking_errors():
+        version = _find(_connect(), model, start_from)
+    return "scratch" if version is None else version.version
+
+
 def fetch_start(
     model: str,
     start_from: str | int,

@@ -117,6 +117,7 @@ def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     low, high = evaluation["frechet_distance_ci"]
     coverage = evaluation["class_coverage"]
     model = summary["model"]
+    named = model if summary["alias"] == "champion" else f"{model}/{summary['version']}"
     return [
         (
             "Fréchet distance",
@@ -128,7 +129,7 @@ def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("sample grid", summary["samples"]["grid"]),
         ("registered", f"{model} version {summary['version']} ({summary['alias']})"),
         ("time", f"{stages['total']:.0f} s, of which training {stages['generator']:.0f} s"),
-        ("next", f"{program()} sample {model} -n 64 --seed 7 --out samples"),
+        ("next", f"{program()} sample {named} -n 64 --seed 7 --out samples"),
         ("", f"{program()} ui"),
     ]
 
@@ -148,7 +149,7 @@ def versions_table(models: list[dict[str, Any]]) -> Table:
         for entry in model["versions"]:
             distance, floor = entry["frechet_distance"], entry["floor"]
             interval = entry["frechet_distance_ci"]
-            table.add_row(
+            cells = (
                 model["name"],
                 str(entry["version"]),
                 ", ".join(entry["aliases"]),
@@ -158,6 +159,7 @@ def versions_table(models: list[dict[str, Any]]) -> Table:
                 age(datetime.datetime.fromisoformat(entry["created"])),
                 entry["vetoed"] or "",
             )
+            table.add_row(*map(Text, cells))  # a reason in brackets is no markup
     return table
 
 
@@ -166,7 +168,7 @@ def ledger_table(moves: list[dict[str, Any]]) -> Table:
     table = Table("when (UTC)", "what", "by", "why")
     for move in moves:
         when = str(move["time"])[:16].replace("T", " ")
-        table.add_row(when, move_sentence(move), move["by"], move["why"])
+        table.add_row(*map(Text, (when, move_sentence(move), move["by"], move["why"])))
     return table
 
 

@@ -281,7 +281,8 @@ def _log_parameters(run: TrackedRun, settings: PipelineSettings) -> None:
     parameters = [
         Param(key, str(value))
         for key, value in flat_settings(settings).items()
-        if not key.startswith("notifications.")  # people's addresses say nothing of a training
+        # People's addresses say nothing of a training.
+        if not key.startswith("notifications.") and key != "operation.owners"
     ]
     run.client.log_batch(run.run_id, params=parameters)
 

@@ -254,20 +254,23 @@ class ImageFolder(Source):
     def _files(self) -> dict[PurePosixPath, Path | zipfile.ZipInfo]:
         """The image files, by their path below the place."""
         place = self.place
+        with _readable(place):
+            exists, is_folder = place.exists(), place.is_dir()
+            is_archive = place.is_file() and zipfile.is_zipfile(place)
         found: dict[PurePosixPath, Path | zipfile.ZipInfo]
-        if place.is_dir():
+        if is_folder:
             found = {
                 PurePosixPath(item.relative_to(place).as_posix()): item
                 for item in files_below(place)
             }
-        elif place.is_file() and zipfile.is_zipfile(place):
+        elif is_archive:
             with zipfile.ZipFile(place) as archive:
                 found = {
                     PurePosixPath(info.filename): info
                     for info in archive.infolist()
                     if not info.is_dir()
                 }
-        elif place.exists():
+        elif exists:
             raise FoundryError(
                 f"data.path {place} is neither a folder nor a zip file; give a folder of PNG, "
                 "JPEG or WebP files, or a zip of them."
@@ -349,23 +352,28 @@ def files_below(folder: Path, around: frozenset[tuple[int, int]] = frozenset()) 
     Raises:
         FoundryError: A folder cannot be read.
     """
-    try:
+    with _readable(folder):
         status = folder.stat()
-        items = sorted(folder.iterdir())
-    except OSError as error:
-        raise FoundryError(
-            f"the folder {folder} cannot be read ({error.strerror}); give yourself access to it, "
-            "or move it away from the images."
-        ) from None
+        items = [(item, item.is_dir(), item.is_file()) for item in sorted(folder.iterdir())]
     here = (status.st_dev, status.st_ino)
     if here in around:
         return
-    for item in items:
-        if item.is_dir():
-            if not item.name.startswith((".", "lost+found")):
-                yield from files_below(item, around | {here})
-        elif item.is_file():
+    for item, is_folder, is_file in items:
+        if is_folder and not item.name.startswith((".", "lost+found")):
+            yield from files_below(item, around | {here})
+        elif is_file:
             yield item
+
+
+@contextlib.contextmanager
+def _readable(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FoundryError(
+            f"{place} cannot be read ({error.strerror}); give yourself access to it, or move it "
+            "away from the images."
+        ) from None
 
 
 def _require_utf8(place: Path, name: PurePosixPath) -> None:

@@ -78,6 +78,7 @@ class Decision:
 
 def _work(stage: StageContext) -> StageResult:
     from gan_core.data.hashing import file_sha256
+    from gan_core.data.image_set import open_image_set
     from gan_core.evaluation.report import Evaluation
     from gan_core.generator import WEIGHTS_FILE
     from pipelines import ledger, registry
@@ -91,6 +92,13 @@ def _work(stage: StageContext) -> StageResult:
         raise FoundryError(
             f"the latest {stage.pipeline}/evaluation is of another generator than the latest "
             f"{stage.pipeline}/generator; materialize {stage.pipeline}/evaluation again."
+        )
+    images = open_image_set(stage.upstream("training_images"))
+    if TrainingJob.read(training).image_set_sha256 != images.sha256:
+        raise FoundryError(
+            f"the latest {stage.pipeline}/generator was trained on other images than the latest "
+            f"{stage.pipeline}/training_images; materialize {stage.pipeline}/generator and what "
+            "follows it again."
         )
     weights = file_sha256(training / RELEASE_FOLDER / WEIGHTS_FILE)
     run = tracked_run(stage, training)

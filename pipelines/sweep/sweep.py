@@ -22,6 +22,7 @@ from pipelines.launch import LOG_FILE
 from pipelines.pipeline_files import load_pipeline, pipeline_files
 from pipelines.progress import publish
 from pipelines.run import RunInterruptedError, StageCrashedError, materialize
+from pipelines.start_weights import pinned_start
 from pipelines.sweep.mlflow_runs import SweepRuns
 from pipelines.sweep.place import alone, sweeps_folder
 from pipelines.sweep.plots import Plots, draw_plots
@@ -176,10 +177,23 @@ def _sweep(
     trials: int,
     deadline: float | None,
 ) -> SweepResult:
+    start_from = pinned_start(name, settings.training.start_from)
+    for network_key in (key for key in space.names if key.startswith("network.")):
+        if start_from != "scratch":
+            raise FoundryError(
+                f"{network_key} cannot be swept where trials begin with version {start_from}, "
+                "whose networks are what they are; set training.start_from to scratch, or leave "
+                f"{network_key} out of sweep.parameters."
+            )
     found = materialize(name, settings, {}, STAGES).metadata
     images, network = found["training_images"], found["feature_network"]
     inputs = TrialInputs(
-        name, Path(images["folder"]), images["sha256"], Path(network["folder"]), network["sha256"]
+        name,
+        start_from,
+        Path(images["folder"]),
+        images["sha256"],
+        Path(network["folder"]),
+        network["sha256"],
     )
     key = _sweep_key(settings, space, inputs)
     folder = sweeps_folder(name) / key
@@ -314,6 +328,7 @@ def _sweep_key(settings: PipelineSettings, space: SearchSpace, inputs: TrialInpu
             inputs.image_set_sha256,
             inputs.feature_network_sha256,
             training_key(course),
+            *([] if inputs.start_from == "scratch" else [inputs.start_from]),
             [[list(dimension.keys), dimension.parameter] for dimension in space.dimensions],
             [sweep.evaluations, sweep.pruning_start, sweep.sampler_seed],
         ]

@@ -11,6 +11,7 @@ from typing import Any
 import filelock
 
 from gan_core.config import PipelineSettings, fingerprint
+from gan_core.data.image_set import open_image_set
 from gan_core.errors import FoundryError
 from gan_core.training.job import (
     CHECKPOINT_FILE,
@@ -25,6 +26,7 @@ from gan_core.training.journal import read_journal
 from pipelines.devices import devices_to_oneself
 from pipelines.launch import STOP_SECONDS, TrainingCrashedError, run_job, write_job
 from pipelines.progress import publish
+from pipelines.start_weights import fetch_start
 from pipelines.sweep.study import Outcome
 
 Report = Callable[[int, float], bool]
@@ -40,9 +42,13 @@ class _GivenUpError(Exception):
 
 @dataclass(frozen=True)
 class TrialInputs:
-    """What all trials of a sweep train on and are measured with."""
+    """What all trials of a sweep begin with, train on and are measured with.
+
+    `start_from` is the number of a version, or `scratch`.
+    """
 
     pipeline: str
+    start_from: str | int
     image_set: Path
     image_set_sha256: str
     feature_network: Path
@@ -189,6 +195,13 @@ def _has_ended(folder: Path) -> bool:
 def _train(
     folder: Path, inputs: TrialInputs, settings: PipelineSettings, follower: _Follower
 ) -> None:
+    origin = fetch_start(
+        inputs.pipeline,
+        inputs.start_from,
+        settings.network,
+        open_image_set(inputs.image_set),
+        folder,
+    )
     write_job(
         folder,
         inputs.pipeline,
@@ -197,6 +210,7 @@ def _train(
         image_set_sha256=inputs.image_set_sha256,
         feature_network=inputs.feature_network,
         feature_network_sha256=inputs.feature_network_sha256,
+        start_sha256=origin.sha256 if origin else None,
     )
     training = settings.training
     with devices_to_oneself(

@@ -239,6 +239,23 @@ def test_a_folder_that_is_closed_to_us_is_an_error(
         read(folder, tmp_path)
 
 
+@pytest.mark.parametrize("closed_name", ["images", "cat"])
+def test_a_place_whose_kind_is_closed_to_us_is_an_error(
+    closed_name: str, image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = image_folder({"cat": 2}).rename(tmp_path / "images")
+    look = Path.stat
+
+    def closed(place: Path, **options: bool) -> os.stat_result:
+        if place.name == closed_name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(place, **options)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(FoundryError, match=r"images cannot be read \(Permission denied\)"):
+        read(folder, tmp_path)
+
+
 def test_images_without_folders_have_no_labels(image_folder: MakeFolder, tmp_path: Path) -> None:
     names, images = read(image_folder({"": 4}), tmp_path)
     assert names == []

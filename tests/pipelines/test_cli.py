@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from gan_core import samples
 from pipelines import registry, tracking
 from pipelines.cli import main
 from pipelines.home import PROJECT
@@ -282,6 +283,26 @@ def test_a_sample_leaves_what_lies_beside_it_and_the_working_folder(
     result = invoke("sample", model_folder, "--out", ".")
     assert_refused(result, f"--out {empty} is the working folder; name a new one")
     assert list(empty.iterdir()) == []
+
+
+def test_an_interrupted_sample_leaves_nothing(
+    model_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(samples, "export_samples", interrupted)
+    before = set(tmp_path.iterdir())
+    assert invoke("sample", model_folder, "--out", str(tmp_path / "out")).exit_code != 0
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "-1"])
+@pytest.mark.parametrize("words", ["ui --port", "ui --mlflow-port", "serve digits --port"])
+def test_a_port_that_does_not_exist_is_a_mistake(words: str, port: str) -> None:
+    result = invoke(*words.split(), port)
+    assert result.exit_code == 2
+    assert "is not in the range 1<=x<=65535" in result.stderr
 
 
 def test_an_interpolation_that_stands_still_is_refused_before_anything_is_written(

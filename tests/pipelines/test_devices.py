@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gan_core.errors import FoundryError
+from pipelines import devices
 from pipelines.devices import CPU, POOL, VISIBLE_VARIABLE, devices_to_oneself, visible_gpus
 from pipelines.instance import open_quiet_instance
 from pipelines.ui import free_what_the_dead_held
@@ -23,7 +25,7 @@ def set_gpus(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     monkeypatch.delenv(VISIBLE_VARIABLE, raising=False)
 
-    def set_them(*free_mebibytes: int, status: int = 0) -> None:
+    def set_them(*free_mebibytes: int | str, status: int = 0) -> None:
         lines = [f"{index}, GPU-{index}, {free}" for index, free in enumerate(free_mebibytes)]
         program = folder / "nvidia-smi"
         program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
@@ -84,6 +86,21 @@ def test_gpus_hidden_from_the_program_are_not_given_to_trainings(
     set_gpus(1000, 3000, 2000)
     monkeypatch.setenv(VISIBLE_VARIABLE, "0,GPU-2")
     assert [gpu.uuid for gpu in visible_gpus()] == ["GPU-2", "GPU-0"]
+
+
+def test_a_gpu_whose_free_memory_is_not_told_is_taken_last(set_gpus: SetGpus) -> None:
+    set_gpus("[N/A]", 1000, "[Insufficient Permissions]")
+    assert [gpu.uuid for gpu in visible_gpus()] == ["GPU-1", "GPU-0", "GPU-2"]
+
+
+def test_a_driver_that_does_not_answer_is_an_error(
+    set_gpus: SetGpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_gpus(1000)
+    monkeypatch.setattr(devices, "QUERY_SECONDS", 0.1)
+    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(FoundryError, match="nvidia-smi has not answered for 0.1 s; repair"):
+        visible_gpus()
 
 
 def test_a_driver_without_gpus_leaves_the_cpu(set_gpus: SetGpus) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import s3fs
 
 from pipelines import home
 from pipelines.doctor import examine
@@ -124,6 +125,17 @@ def test_a_mirror_that_is_not_there_is_a_problem(
     report = examine()
     assert report["mirror_reachable"] is False
     assert f"the mirror {address}" in only_problem(report)
+
+
+def test_a_mirror_in_an_object_store_without_credentials_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s3fs.S3FileSystem.clear_instance_cache()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("GAN_FOUNDRY_MIRROR", "s3://bucket/mirror")
+    assert "s3://bucket/mirror cannot be reached: NoCredentialsError" in only_problem(examine())
 
 
 def test_a_mistake_in_a_pipelines_file_is_a_problem(

@@ -254,9 +254,16 @@ def test_a_collection_that_was_cut_off_is_finished_by_the_next(
     noted = json.loads(pending.read_text())
     noted["runs"].append("0" * 32)
     noted["models"].append("m-" + "0" * 32)
+    # As if a gc had been, before it deleted what it had noted.
+    (active,) = client.search_runs([experiment])
+    active_model = client.create_logged_model(experiment, name="kept").model_id
+    noted["runs"].append(active.info.run_id)
+    noted["models"].append(active_model)
     pending.write_text(json.dumps(noted))
     assert collect(1, dry_run=False).left is None
-    assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 1
+    (left,) = client.search_runs([experiment], run_view_type=ViewType.ALL)
+    assert left.info.run_id == active.info.run_id
+    assert client.get_logged_model(active_model).name == "kept"
     assert not pending.exists()
 
 

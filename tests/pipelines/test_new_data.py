@@ -1,5 +1,6 @@
 """The sensor on one's own images: when it starts a run, and when it does not."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,15 +9,23 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gan_core.config import DataSettings, PipelineSettings
 from gan_core.errors import FoundryError
+from gan_core.operation_settings import OWNER
 from pipelines.components.gan_pipeline import build_pipeline
 from pipelines.new_data import Seen, look, state_of_files
 from pipelines.settings_overrides import RESOURCE_KEY, SettingsOverrides
 from tests.pipelines.tiny_pipeline import TinyPipeline, open_pipeline, tiny_settings
 
 QUIET_SECONDS = 60.0
+# What the settings take, at random.
+OWNERS = st.from_regex(OWNER, fullmatch=True, alphabet=st.characters(codec="ascii"))
+HOURS = st.none() | st.floats(0.02, 1e4)
+
 Answer = dg.SkipReason | dg.RunRequest
 
 
@@ -112,6 +121,20 @@ def test_a_folder_that_is_gone_is_named(watch: Watch, images: Path) -> None:
     assert f"{images} does not exist" in reason(watch.settle())
 
 
+def test_a_folder_that_is_closed_to_us_is_named(
+    watch: Watch, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Path.stat
+
+    def closed(place: Path, **options: bool) -> os.stat_result:
+        if place.name == "0000.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return look(place, **options)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    assert "cannot be read (Permission denied)" in reason(watch.look(15))
+
+
 def test_files_that_were_only_touched_start_nothing(watch: Watch, images: Path) -> None:
     watch.settle()
     assert watch.pipeline.run("raw_images").success
@@ -173,6 +196,26 @@ def test_the_assets_show_their_owners_and_the_model_its_freshness(images: Path) 
     assert generator.op.retry_policy is not None
     assert generator.op.retry_policy.max_retries == 3
     assert generator.op.pool == "gpu"
+
+
+@given(operation=st.builds(dict, owners=st.tuples(OWNERS), freshness_hours=HOURS))
+def test_dagster_takes_the_owners_and_freshness_that_settings_take(
+    operation: dict[str, Any],
+) -> None:
+    definitions = definitions_of(Path("images"), operation=operation)
+    assert definitions.resolve_assets_def(dg.AssetKey(["faces", "registered_model"]))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"freshness_hours": 0.01},
+        *({"owners": [owner]} for owner in ("ml@corp", "a,b@c.org", "x@y.photography", "+a@b.org")),
+    ],
+)
+def test_owners_and_freshness_that_dagster_refuses_are_refused(operation: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"operation\.(owners|freshness_hours)"):
+        definitions_of(Path("images"), operation=operation)
 
 
 def test_a_cron_expression_that_is_none_is_named(images: Path) -> None:

@@ -225,3 +225,14 @@ def test_what_leaves_this_machine_names_no_folder_of_it() -> None:
     portable = without_places(settings)
     assert (portable.data.path, portable.feature_network.weights) == ("faces", "inception.pth")
     assert without_places(SETTINGS) == SETTINGS
+
+
+def test_what_leaves_this_machine_names_no_person() -> None:
+    people = {
+        "notifications": {"email_to": ["a@b.org"]},
+        "operation": {"owners": ["d@b.org"], "retries": 3},
+    }
+    settings = PipelineSettings.model_validate({"data": {"source": "digits"}, **people})
+    portable = without_places(settings)
+    assert "b.org" not in portable.model_dump_json()
+    assert portable.operation.retries == 3

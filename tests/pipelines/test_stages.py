@@ -477,6 +477,29 @@ def test_an_evaluation_of_another_generator_registers_nothing(fresh: TinyPipelin
     assert len(registry.versions(tracking.connect(), "stripes")) == 1
 
 
+def test_a_generator_of_other_images_is_not_registered(fresh: TinyPipeline, tmp_path: Path) -> None:
+    fresh.run(*(ALL - {"registered_model"}))
+    (tmp_path / "images" / "across" / "00.png").unlink()
+    fresh.run("raw_images", "training_images")
+    assert failure(fresh.run("registered_model")) == (
+        "the latest stripes/generator was trained on other images than the latest "
+        "stripes/training_images; materialize stripes/generator and what follows it again."
+    )
+    assert "stripes" not in registry.models(tracking.connect())
+
+
+def test_images_are_not_measured_with_a_network_of_others(
+    fresh: TinyPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "load_pipeline", lambda _: fresh.settings)
+    monkeypatch.setattr(evaluating, "open_quiet_instance", lambda: nullcontext(fresh.instance))
+    fresh.run("raw_images", "training_images", "feature_network")
+    (tmp_path / "images" / "across").rename(tmp_path / "images" / "level")
+    fresh.run("raw_images", "training_images")
+    with pytest.raises(FoundryError, match="the latest stripes/feature_network is of other images"):
+        evaluating.evaluate_images(tmp_path / "images", "stripes")
+
+
 def test_what_is_recorded_is_what_was_trained(fresh: TinyPipeline) -> None:
     values = {"training__seed": 3, "training__discriminator_learning_rate": 0.003}
     fresh.run("raw_images", "training_images", "feature_network", "generator", **values)

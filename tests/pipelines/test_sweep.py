@@ -30,6 +30,7 @@ from pipelines import pipeline_files, tracking
 from pipelines.cli import main
 from pipelines.launch import TrainingCrashedError
 from pipelines.run import RunInterruptedError, StageCrashedError
+from pipelines.start_weights import Origin
 from pipelines.sweep import place, study, sweep, trial
 from pipelines.sweep.mlflow_runs import STATE_TAG, SWEEP_TAG, SweepRuns
 from pipelines.sweep.plots import Plots
@@ -375,6 +376,36 @@ def test_when_the_time_is_up_the_trial_is_stopped_and_the_next_call_goes_on(
     assert "1 of 2 trials when the time was up; run it again to go on" in result.sentence
     assert [found.distance for found in run_sweep(2).records] == [5, 4]
     assert trainings.rates[1] == trainings.rates[2]
+
+
+def test_trials_begin_with_the_version_that_is_champion_when_the_sweep_begins(
+    run_sweep: Sweep, scripted: Scripted, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load(pipeline_file.read_text())
+    content["attributes"]["training"]["start_from"] = "champion"
+    pipeline_file.write_text(yaml.safe_dump(content))
+    client = tracking.connect()
+    client.create_registered_model(NAME)
+    for _ in range(2):
+        client.create_model_version(NAME, "runs:/none/generator")
+    client.set_registered_model_alias(NAME, "champion", "2")
+
+    def fetched(model: str, start_from: str | int, *_: object) -> Origin:
+        assert (model, start_from) == (NAME, 2)
+        return Origin(version=2, sha256="ab" * 32, with_discriminator=False)
+
+    monkeypatch.setattr(trial, "fetch_start", fetched)
+    trainings = scripted(falling(5), falling(4), falling(3))
+    folder = run_sweep(2).folder
+    assert {job.start_sha256 for job in trainings.jobs} == {"ab" * 32}
+
+    networks = {"network.latent_dim": {"choices": [4, 8]}}
+    with pytest.raises(FoundryError, match=r"network.latent_dim cannot be swept .* version 2"):
+        run_sweep(2, parameters=networks)
+
+    client.set_registered_model_alias(NAME, "champion", "1")
+    monkeypatch.setattr(trial, "fetch_start", lambda *_: None)
+    assert run_sweep(1).folder != folder
 
 
 def test_a_second_sweep_of_the_same_study_is_refused_by_name(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pipelines import terminal
 from pipelines.progress import ProgressEvent
-from pipelines.terminal import RunDisplay, age, print_result
+from pipelines.terminal import RunDisplay, age, ledger_table, print_result, versions_table
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -165,6 +165,29 @@ def test_a_result_shows_paths_as_they_are(name: str) -> None:
     print_result(shown.console, run_summary(Path("/data") / name))
 
     assert f"sample grid       /data/{name}/grid.png" in shown.raw.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("alias", "named"), [("champion", "digits"), ("challenger", "digits/3"), ("none", "digits/3")]
+)
+def test_a_result_names_a_model_that_can_be_sampled(alias: str, named: str) -> None:
+    shown = ShownText(is_terminal=False)
+    print_result(shown.console, {**run_summary(Path("/data")), "alias": alias})
+    assert f"sample {named} -n 64 --seed 7 --out samples" in shown.text
+
+
+def test_reasons_in_brackets_are_shown_as_they_are() -> None:
+    why = "blurred [see #12] [/issues/12]"
+    version = {"version": 1, "aliases": [], "frechet_distance": None, "frechet_distance_ci": None}
+    version |= {"floor": None, "created": "2026-01-01T00:00:00+00:00", "vetoed": why}
+    nothing: dict[str, None] = dict.fromkeys(("champion", "challenger", "previous"))
+    move = {"time": "2026-01-01T00:00:00", "action": "veto", "version": 1, "by": "person [me]"}
+    move |= {"why": why, "before": nothing, "after": nothing}
+    shown = ShownText(is_terminal=False, width=200)
+    shown.console.print(versions_table([{"name": "digits", "versions": [version]}]))
+    shown.console.print(ledger_table([move]))
+    assert shown.text.count(why) == 2
+    assert "person [me]" in shown.text
 
 
 def test_a_result_without_classes_says_so() -> None:
