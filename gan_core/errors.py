@@ -8,5 +8,9 @@ class FoundryError(Exception):
     """
 
 
+class OutOfMemoryError(Exception):
+    """A training does not fit into the memory that is free now; another time it may."""
+
+
 class AlreadyTrainingError(FoundryError):
     """Another process is training the same job."""

@@ -6,6 +6,7 @@ and another launcher can start the same job elsewhere. It knows this module only
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,14 +28,17 @@ from gan_core.training.job import (
     CHECKPOINT_FILE,
     EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
+    EXIT_OUT_OF_MEMORY,
     EXIT_USER_ERROR,
     GRID_FOLDER,
     JOB_FILE,
     JOURNAL_FILE,
     LOCK_FILE,
-    OWNER_FILE,
     SNAPSHOT_FOLDER,
+    START_FOLDER,
+    WRITER_LOCK_FILE,
     TrainingJob,
+    describe_owner,
 )
 from gan_core.training.journal import read_journal
 from pipelines.store import describe_full_disk
@@ -133,6 +137,7 @@ def continue_smaller_budget(
     if not found:
         return None
     same, other, other_folder = found[max(found)]
+    _copy_start(other_folder, folder)
     same.write(folder)
     copied = [
         *(other_folder / GRID_FOLDER).glob("*"),
@@ -145,6 +150,17 @@ def continue_smaller_budget(
         target.parent.mkdir(exist_ok=True)
         write_whole(target, path.read_bytes())
     return same, other
+
+
+def _copy_start(source: Path, folder: Path) -> None:
+    """Let a training begin with what another began with."""
+    start = folder / START_FOLDER
+    shutil.rmtree(start, ignore_errors=True)
+    if (source / START_FOLDER).exists():
+        partial = start.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source / START_FOLDER, partial)
+        partial.rename(start)
 
 
 def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -224,18 +240,21 @@ def _cut_journal(folder: Path) -> int:
     from gan_core.training.checkpoint import read_progress
 
     try:
-        with filelock.FileLock(folder / LOCK_FILE, timeout=STOP_SECONDS):
+        with (
+            filelock.FileLock(folder / LOCK_FILE, timeout=STOP_SECONDS),
+            # A process of several may have outlived the one that started it.
+            filelock.FileLock(folder / WRITER_LOCK_FILE, timeout=STOP_SECONDS),
+        ):
             progress = read_progress(folder / CHECKPOINT_FILE)
             length = progress.journal_bytes if progress else 0
             journal = folder / JOURNAL_FILE
             if journal.exists() and journal.stat().st_size > length:
                 os.truncate(journal, length)  # which would fill up one that is too short
             return length
-    except filelock.Timeout:
-        owner = folder / OWNER_FILE
+    except filelock.Timeout as error:
         raise AlreadyTrainingError(
-            f"the training in {folder} is already run by process "
-            f"{owner.read_text() if owner.exists() else 'unknown'}; wait for it or stop it."
+            f"the training in {folder} is already run by "
+            f"{describe_owner(folder, error.lock_file)}; wait for it or stop it."
         ) from None
 
 
@@ -273,7 +292,14 @@ def _raise_failure(status: int, folder: Path, log: Path) -> None:
             f"the training in {folder.name} was interrupted; run the pipeline again to continue "
             "it from its checkpoint."
         )
+    if status == EXIT_OUT_OF_MEMORY and errors:
+        raise TrainingCrashedError(errors[-1])
     end = "\n".join(lines[-20:])
+    if status == -signal.SIGKILL:
+        raise TrainingCrashedError(
+            "the training process was killed, by somebody or, where memory is short, by the system "
+            f"(training.batch_size decides how much it needs); its log ends:\n{end}"
+        )
     raise TrainingCrashedError(
         f"the training process ended with status {status}; its log ends:\n{end}"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from gan_core.errors import FoundryError
-from gan_core.training.job import DISCRIMINATOR_FILE, ENGINE_VERSION, START_FOLDER
+from gan_core.training.job import DISCRIMINATOR_FILE, ENGINE_VERSION, JOB_FILE, START_FOLDER
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,7 +83,7 @@ def fetch_start(
         training: The training folder.
 
     Returns:
-        What it begins with; None for random weights.
+        What it begins with, or began with in an earlier attempt; None for random weights.
 
     Raises:
         FoundryError: There is no such version, it has other networks or images, or the registry
@@ -91,8 +91,8 @@ def fetch_start(
     """
     if start_from == "scratch":
         return None
-    if (found := Origin.read(training)) is not None:
-        return found
+    if (found := Origin.read(training)) is not None or (training / JOB_FILE).exists():
+        return found  # an earlier attempt has begun, with random weights where there is nothing
     from gan_core.data.hashing import file_sha256
     from gan_core.generator import WEIGHTS_FILE, load_generator
     from pipelines import tracking

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -49,6 +49,14 @@ class Features:
 
     vectors: np.ndarray
     logits: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Those of several batches, in their order."""
+        return cls(
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.logits for part in parts]),
+        )
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -168,7 +176,7 @@ class FeatureNetwork:
                 size //= 2
             else:
                 start += size
-        return _joined(parts)
+        return Features.joined(parts)
 
     @torch.inference_mode()
     def _batch(self, images: np.ndarray) -> Features:
@@ -185,7 +193,7 @@ class FeatureNetwork:
 
     def over(self, batches: Iterable[np.ndarray]) -> Features:
         """Features of images that come in batches."""
-        return _joined([self(batch) for batch in batches])
+        return Features.joined([self(batch) for batch in batches])
 
     def save(self, folder: Path) -> None:
         """Write weights and description."""
@@ -208,13 +216,6 @@ class FeatureNetwork:
             net = _Net(config.shape, config.feature_dim, config.classes)
             net.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
         return cls(net, config, device)
-
-
-def _joined(parts: list[Features]) -> Features:
-    return Features(
-        np.concatenate([part.vectors for part in parts]),
-        np.concatenate([part.logits for part in parts]),
-    )
 
 
 def make_feature_network(

@@ -15,15 +15,18 @@ from pathlib import Path
 import filelock
 
 from gan_core.disk import is_disk_full
-from gan_core.errors import AlreadyTrainingError, FoundryError
+from gan_core.errors import AlreadyTrainingError, FoundryError, OutOfMemoryError
 from gan_core.training.job import (
     EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
+    EXIT_OUT_OF_MEMORY,
     EXIT_USER_ERROR,
     JOB_FILE,
     LOCK_FILE,
     OWNER_FILE,
+    WRITER_LOCK_FILE,
     TrainingJob,
+    describe_owner,
 )
 from gan_core.training.stopping import StopRequest
 
@@ -48,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     except FoundryError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR
+    except OutOfMemoryError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_OUT_OF_MEMORY
     if reason is not None:
         print(f"stopped with a checkpoint: {reason}", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
@@ -58,10 +64,9 @@ def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
     if not (folder / JOB_FILE).exists():
         raise FoundryError(f"{folder} holds no {JOB_FILE}; give the folder of a training job.")
     job = TrainingJob.read(folder)
-    owner = folder / OWNER_FILE
     try:
         with filelock.FileLock(folder / LOCK_FILE, timeout=0):
-            owner.write_text(str(os.getpid()))
+            (folder / OWNER_FILE).write_text(str(os.getpid()))
             # torch takes seconds to import
             if job.training.launcher == "torchrun":
                 from gan_core.training.torchrun import train_in_processes
@@ -72,11 +77,13 @@ def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
 
                 from gan_core.training.loop import train
 
-            return train(job, folder, should_stop)
-    except filelock.Timeout:
+            # A process of several may have outlived the one that started it.
+            with filelock.FileLock(folder / WRITER_LOCK_FILE, timeout=0):
+                return train(job, folder, should_stop)
+    except filelock.Timeout as error:
         raise AlreadyTrainingError(
-            f"the job {job.name} in {folder} is already being trained by process "
-            f"{owner.read_text() if owner.exists() else 'unknown'}; wait for it or stop it."
+            f"the job {job.name} in {folder} is already being trained by "
+            f"{describe_owner(folder, error.lock_file)}; wait for it or stop it."
         ) from None
 
 

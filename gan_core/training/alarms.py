@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from gan_core.training_settings import AlarmSettings, Reaction
 
+ROUNDING = 1e-9
+
 AlarmName = Literal["non_finite", "distance", "coverage", "diversity", "discriminator"]
 
 
@@ -147,7 +149,9 @@ def _signs(watch: Watch, found: Measurement, settings: AlarmSettings) -> dict[Al
             f"{watch.best.images / 1000:g} kimg"
         )
     coverage = found.class_coverage
-    if coverage is not None and coverage <= watch.best_coverage - settings.coverage_drop:
+    dropped = 0.0 if coverage is None else watch.best_coverage - coverage
+    # 0.7 - 0.5 is a little less than 0.2.
+    if coverage is not None and dropped >= settings.coverage_drop - ROUNDING:
         signs["coverage"] = (
             f"samples have shown fewer classes {for_long}: {coverage:.0%}, after "
             f"{watch.best_coverage:.0%}"

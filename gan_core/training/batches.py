@@ -14,11 +14,17 @@ class ImageBatches:
         split: The training images.
         seed: Of the order.
         device: Where batches are needed. On the CPU the memory-mapped file itself is read.
+        parts: In which a batch is learned from; each holds random images.
         processes: Each gets its own part of every batch.
     """
 
     def __init__(
-        self, split: ImageSplit, seed: int, device: torch.device, processes: Processes = ALONE
+        self,
+        split: ImageSplit,
+        seed: int,
+        device: torch.device,
+        parts: int = 1,
+        processes: Processes = ALONE,
     ) -> None:
         self._images = split.images
         self._resident = None if device.type == "cpu" else torch.tensor(split.images, device=device)
@@ -26,6 +32,7 @@ class ImageBatches:
         self._labels = torch.tensor(labels, device=device)
         self._seed = seed
         self._device = device
+        self._parts = parts
         self._processes = processes
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
@@ -43,10 +50,12 @@ class ImageBatches:
         """
         rows = self._rows(images_shown, count)
         if self._resident is None:
-            rows = self._processes.own_part(rows.sort().values)  # the file is read in its order
+            # The file is read in its order, which may be that of the classes.
+            rows = rows.unflatten(0, (self._parts, -1)).sort(dim=1).values.flatten()
+            rows = self._processes.own_part(rows, self._parts)
             pixels = torch.from_numpy(self._images[rows.numpy()])
         else:
-            rows = self._processes.own_part(rows)
+            rows = self._processes.own_part(rows, self._parts)
             pixels = self._resident[rows]
         images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
         return images, self._labels[rows]

@@ -26,6 +26,7 @@ class Progress(BaseModel):
         rate_factor: What roll-backs have made of the learning rates.
         watch: What earlier evaluations found.
         finished: Why the training is over, if it is.
+        evaluation_is_due: Whether the last step's evaluation was cut off, and is to come.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +40,7 @@ class Progress(BaseModel):
     rate_factor: float = 1.0
     watch: Watch = Watch()
     finished: str | None = None
+    evaluation_is_due: bool = False
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:

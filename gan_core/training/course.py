@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
 from gan_core.generator import ReleasedGenerator
-from gan_core.training.alarms import Alarm, reaction_now, watch_over
+from gan_core.training.alarms import Alarm, Measurement, reaction_now, watch_over
 from gan_core.training.checkpoint import Progress
 from gan_core.training.describe import describe_training, draw_grid
 from gan_core.training.job import (
@@ -40,6 +41,7 @@ class Course:
 
     Attributes:
         images: Real images shown.
+        evaluation_is_due: Whether one was cut off by a stop.
     """
 
     def __init__(self, trainer: Trainer, images: ImageSet, folder: Path) -> None:
@@ -52,6 +54,7 @@ class Course:
         self._steps_since_line = start.steps_since_line
         self._watch = start.watch
         self._finished = start.finished
+        self.evaluation_is_due = start.evaluation_is_due
         self._clock = _Clock(start.seconds, start.images)
         self._is_chief = trainer.processes.is_chief
         watched = self._settings.monitoring.interval_kimg > 0
@@ -137,16 +140,28 @@ class Course:
         if not self.is_over:  # the end shows what is released
             self._write_grid(self._trainer.released())
 
-    def evaluate(self) -> None:
-        """Measure the generator, keep it if it is the best so far, and react to alarms."""
+    def evaluate(self, should_stop: Callable[[], str | None]) -> str | None:
+        """Measure the generator, keep it if it is the best so far, and react to alarms.
+
+        Args:
+            should_stop: Asked now and then; a reason cuts the evaluation off.
+
+        Returns:
+            That reason. The evaluation is then due when the training goes on.
+        """
+        self.evaluation_is_due = False
         if self._monitor is None or not self._is_finite(with_weights=True):
-            return
-        found = None
+            return None
+        found: Measurement | str | None = None
         start = time.monotonic()
         if self._is_chief:
-            released = self._trainer.released()
-            found = self._monitor.measure(released, self.images, self._watch.accuracy)
+            found = self._monitor.measure(
+                self._trainer.released(), self.images, self._watch.accuracy, should_stop
+            )
         found = self._trainer.processes.agree(found)
+        if not isinstance(found, Measurement):
+            self.evaluation_is_due = True
+            return found
         self._watch, alarms = watch_over(self._watch, found, self._settings.alarms)
         is_best = self._watch.best == found
         self._tell(
@@ -166,6 +181,7 @@ class Course:
         patience = self._settings.monitoring.patience_evaluations
         if patience and self._watch.since_best >= patience:
             self._finished = self._finished or PLATEAU
+        return None
 
     def save(self) -> None:
         """A checkpoint, unless what would be saved is broken: then the last good one stays."""
@@ -183,6 +199,7 @@ class Course:
             rate_factor=self._trainer.rate_factor,
             watch=self._watch,
             finished=self._finished,
+            evaluation_is_due=self.evaluation_is_due,
         )
         self._trainer.save(self._folder, progress)
 
@@ -196,7 +213,9 @@ class Course:
         chosen, images = self._trainer.released(), self.images
         best = self._watch.best
         snapshot = None
-        if best is not None and self._settings.monitoring.release == "best":
+        # What an alarm has stopped is not released, whatever the settings release otherwise.
+        wants_best = self._settings.monitoring.release == "best" or self._finished == ALARM
+        if best is not None and wants_best:
             snapshot = images = best.images
             chosen = self._trainer.released_snapshot(self._folder, snapshot)
         if self._start.finished is None:
@@ -260,10 +279,21 @@ class Course:
         if reaction == "stop":
             raise FoundryError(
                 f"the training diverged: {message}; lower training.generator_learning_rate and "
-                "training.discriminator_learning_rate, or set training.alarms.non_finite to "
-                "roll_back. The last good checkpoint and snapshot are kept."
+                f"training.discriminator_learning_rate{self._other_remedy()}. The last good "
+                "checkpoint is kept."
             )
         return False
+
+    def _other_remedy(self) -> str:
+        """What else helps against a broken loss."""
+        alarms, watch = self._settings.alarms, self._watch
+        if alarms.non_finite != "roll_back":
+            return ", or set training.alarms.non_finite to roll_back"
+        if watch.best is None:
+            return " (there was no snapshot to return to; training.monitoring.interval_kimg is " + (
+                f"{self._settings.monitoring.interval_kimg:g})"
+            )
+        return f" ({watch.roll_backs} roll-backs did not help)"
 
     def _react(self, alarms: list[Alarm]) -> None:
         """Tell alarms, and do once what the settings want done."""

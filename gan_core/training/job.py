@@ -14,6 +14,7 @@ JOURNAL_FILE = "journal.jsonl"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 LOCK_FILE = "training.lock"
 OWNER_FILE = "training.pid"
+WRITER_LOCK_FILE = "training.worker-0.lock"  # of the process that writes, where several train
 GRID_FOLDER = "grids"
 SNAPSHOT_FOLDER = "snapshots"
 RELEASE_FOLDER = "generator"
@@ -22,14 +23,23 @@ START_FOLDER = "start"  # the weights that the training begins with, if not rand
 
 # How the process ends, besides 0 and Python's 1 for a bug.
 EXIT_USER_ERROR = 2
+EXIT_OUT_OF_MEMORY = 71  # EX_OSERR; another attempt may find more of it
 EXIT_DISK_FULL = 74  # EX_IOERR
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: a checkpoint was written; starting the job again continues
 
 # Raised when the same job would train another generator.
-ENGINE_VERSION = 4
+ENGINE_VERSION = 5
 
 # Settings of the training that a job may have otherwise than the one it continues.
 NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes")
+
+
+def describe_owner(folder: Path, lock_file: str) -> str:
+    """Who holds a lock of a training folder, for people."""
+    if Path(lock_file).name != LOCK_FILE:
+        return "a process that an earlier attempt left"
+    owner = folder / OWNER_FILE
+    return f"process {owner.read_text() if owner.exists() else 'unknown'}"
 
 
 class TrainingJob(BaseModel):
@@ -82,12 +92,17 @@ class TrainingJob(BaseModel):
         return max(1, round(self.training.kimg * 1000 / batch)) * batch
 
     def with_choices_of(self, other: "TrainingJob") -> "TrainingJob":
-        """The job with the precision and threads of another, where the settings leave them open."""
+        """The job with what was decided for another, where the settings leave it open.
+
+        That is the precision, the threads and which version was the champion to begin with.
+        """
         training = self.training
+        from_champion = {training.start_from, other.training.start_from} == {"champion"}
         return self.model_copy(
             update={
                 "precision": other.precision if training.precision == "auto" else self.precision,
                 "threads": other.threads if training.threads is None else self.threads,
+                "start_sha256": other.start_sha256 if from_champion else self.start_sha256,
             }
         )
 

@@ -31,9 +31,16 @@ class Processes:
         """Whether this process writes files and decides."""
         return self.rank == 0
 
-    def own_part(self, rows: torch.Tensor) -> torch.Tensor:
-        """This process's share of the rows of a whole batch, in order."""
-        return rows.chunk(self.count)[self.rank]
+    def own_part(self, rows: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        """This process's share of the rows of a whole batch, in order.
+
+        Args:
+            rows: Of the batch.
+            parts: In which gradients are accumulated: each is that of one process's batch, shared.
+        """
+        if self.count == 1:
+            return rows
+        return rows.unflatten(0, (parts, self.count, -1))[:, self.rank].flatten(0, 1)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module, with its gradients averaged over all processes in `backward`."""

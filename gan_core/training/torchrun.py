@@ -16,18 +16,20 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from gan_core.disk import is_disk_full
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, OutOfMemoryError
 from gan_core.training.job import (
     EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
+    EXIT_OUT_OF_MEMORY,
     EXIT_USER_ERROR,
+    WRITER_LOCK_FILE,
     TrainingJob,
 )
 from gan_core.training.loop import train
 from gan_core.training.processes import joined_processes
 from gan_core.training.stopping import StopRequest
 
-WORKER_LOCK_FILE = "training.worker-{rank}.lock"
+WORKER_LOCK_FILE = WRITER_LOCK_FILE.replace("0", "{rank}")
 ERROR_FILE = "error.txt"  # what a worker tells the launcher
 WATCH_SECONDS = 0.2
 STARTING_SECONDS = 1.0  # from when torchrun listens for signals until its workers are started
@@ -68,6 +70,8 @@ def train_in_processes(
         statuses = [failure.exitcode for failure in error.failures.values()]
         if EXIT_USER_ERROR in statuses:
             raise FoundryError((folder / ERROR_FILE).read_text()) from None
+        if EXIT_OUT_OF_MEMORY in statuses:
+            raise OutOfMemoryError((folder / ERROR_FILE).read_text()) from None
         if EXIT_DISK_FULL in statuses:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
         if EXIT_INTERRUPTED in statuses:
@@ -117,6 +121,9 @@ def _train_as_one(folder_name: str, launcher: int) -> str | None:
             if rank == 0:
                 (folder / ERROR_FILE).write_text(str(error))
             os._exit(EXIT_USER_ERROR)
+        except OutOfMemoryError as error:
+            (folder / ERROR_FILE).write_text(str(error))
+            os._exit(EXIT_OUT_OF_MEMORY)
         except OSError as error:
             if not is_disk_full(error):
                 raise

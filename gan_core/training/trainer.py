@@ -169,7 +169,8 @@ class Trainer:
         uniforms = torch.rand(
             batch_size, self.game.uniforms, generator=self.latent_stream, device=self.device
         )
-        return self.processes.own_part(latents), self.processes.own_part(uniforms)
+        parts = self.job.training.accumulation_steps
+        return self.processes.own_part(latents, parts), self.processes.own_part(uniforms, parts)
 
     def released(self) -> ReleasedGenerator:
         """The generator as it would be released now: with the averaged weights."""
@@ -231,7 +232,10 @@ class Trainer:
         self.budget_was_raised = found.budgets_images[-1] != total
         if self.budget_was_raised:
             budgets = (*found.budgets_images, total)
-            found = found.model_copy(update={"budgets_images": budgets, "finished": None})
+            # Patience begins anew: with the new budget the rates are others.
+            watch = found.watch.model_copy(update={"since_best": 0})
+            changes = {"budgets_images": budgets, "finished": None, "watch": watch}
+            found = found.model_copy(update=changes)
         tensors = load_tensors(path)
         self._restore_players(tensors)
         self.latent_stream.set_state(tensors["latent_stream"])

@@ -48,8 +48,6 @@ def _work(stage: StageContext) -> StageResult:
                 images,
                 folder.working,
             )
-            if settings.training.start_from != "scratch":
-                stage.dagster.log.info(describe_start(stage.pipeline, origin))
             job = write_job(
                 folder.working,
                 stage.pipeline,
@@ -66,6 +64,9 @@ def _work(stage: StageContext) -> StageResult:
                     f"continuing the training of {shorter.training.kimg:g} kimg up to "
                     f"{job.training.kimg:g} kimg, in {job.precision} on {job.threads} threads"
                 )
+            if settings.training.start_from != "scratch":
+                origin = Origin.read(folder.working)
+                stage.dagster.log.info(describe_start(stage.pipeline, origin))
             follower = JournalFollower(stage, path.name, folder.working)
             with stage.devices(job.device, job.training.processes):
                 try:
@@ -112,11 +113,7 @@ def _metadata(
         "training_seconds": end["seconds"],
         "ended_by": end["reason"],
         "released_kimg": end["released_kimg"],
-        **(
-            {"distance_to_training_images": min(row["distance"] for row in evaluations)}
-            if evaluations
-            else {}
-        ),
+        **released_distance(evaluations, end["released_kimg"]),
         "alarms": len(alarms),
         **({"last_alarm": alarms[-1]["message"]} if alarms else {}),
         **describe_progress(progress),
@@ -134,6 +131,12 @@ def _metadata(
         "folder": dg.MetadataValue.path(path),
         **links,
     }
+
+
+def released_distance(evaluations: list[dict[str, Any]], released_kimg: float) -> dict[str, float]:
+    """The distance of what is released, where that was measured."""
+    found = [row["distance"] for row in evaluations if row["kimg"] == released_kimg]
+    return {"distance_to_training_images": found[-1]} if found else {}
 
 
 def describe_progress(progress: list[dict[str, Any]]) -> dict[str, float]:

@@ -54,6 +54,13 @@ def test_what_is_just_within_the_limit_gives_no_alarm(name: str) -> None:
     assert not any(alarms)
 
 
+@pytest.mark.parametrize(("before", "now"), [(0.7, 0.5), (0.6, 0.4), (0.3, 0.1), (1.0, 0.8)])
+def test_classes_that_fell_by_exactly_the_drop_give_the_alarm(before: float, now: float) -> None:
+    rows = {"class_coverage": before}, {"class_coverage": now}
+    _, alarms = look_at(*rows, coverage_drop=0.2, evaluations=1)
+    assert [[alarm.name for alarm in given] for given in alarms] == [[], ["coverage"]]
+
+
 def test_an_alarm_is_given_again_only_after_as_many_evaluations_more() -> None:
     _, alarms = look_at({}, *[BAD["diversity"]] * 7)
     assert [len(given) for given in alarms] == [0, 0, 0, 1, 0, 0, 1, 0]

@@ -55,6 +55,14 @@ def test_the_order_depends_on_nothing_but_the_seed_and_the_images_shown(split: I
     assert not torch.equal(one(70, 10)[0], batches_of(split, seed=1)(70, 10)[0])
 
 
+def test_each_part_that_is_learned_from_holds_random_images(split: ImageSplit) -> None:
+    # On the CPU images are read in the order of their file, which may be that of their classes.
+    batches = ImageBatches(split, 0, torch.device("cpu"), parts=2)
+    one, other = (sorted(numbers(half)) for half in batches(0, 40)[0].chunk(2))
+    assert sorted(one + other) == numbers(batches_of(split)(0, 40)[0])
+    assert min(max(one), max(other)) > 30
+
+
 def test_images_come_with_their_own_labels_from_minus_one_to_one(split: ImageSplit) -> None:
     split.images[:, 1, 1, 1] = 255
     images, labels = batches_of(split)(0, 20)

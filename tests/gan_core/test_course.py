@@ -22,6 +22,7 @@ from gan_core.training.trainer import Trainer
 from tests.gan_core.trainings import after_steps, journal_rows, released_bytes, run_job
 
 MakeJob = Callable[..., TrainingJob]
+Stop = Callable[[], str | None]
 EVERY_STEP = {"interval_kimg": 0.001, "samples": 2}
 
 
@@ -41,7 +42,11 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             def __init__(self, *_: object) -> None:
                 pass
 
-            def measure(self, _: object, images: int, accuracy: float | None) -> Measurement:
+            def measure(
+                self, _: object, images: int, accuracy: float | None, should_stop: Stop
+            ) -> Measurement | str:
+                if reason := should_stop():
+                    return reason
                 values = {"discriminator_accuracy": accuracy, **next(rows)}
                 return Measurement(images=images, **values)
 
@@ -158,14 +163,60 @@ def test_a_noted_alarm_is_a_line_and_changes_nothing(
     assert released_bytes(tmp_path / "alarmed") == released_bytes(tmp_path / "quiet")
 
 
+@pytest.mark.parametrize("release", ["best", "last"])
 def test_an_alarm_that_stops_ends_the_training_with_the_best_snapshot(
-    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+    release: str, make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
 ) -> None:
     found(class_coverage=[1.0, *[0.5] * 3], distance=[5.0, 6.0, 7.0, 8.0])
-    job = make_job(monitoring=EVERY_STEP, alarms={"coverage": "stop"})
+    monitoring = {**EVERY_STEP, "release": release}
+    job = make_job(monitoring=monitoring, alarms={"coverage": "stop"})
     assert run_job(job, tmp_path) is None
     (end,) = journal_rows(tmp_path, "end")
     assert (end["reason"], end["images"], end["released_kimg"]) == ("alarm", 128, 0.032)
+    weights = released_bytes(tmp_path)
+    assert run_job(job, tmp_path) is None  # the release alone is made again
+    assert released_bytes(tmp_path) == weights
+
+
+@pytest.mark.parametrize("kimg", [0.192, 0.064])
+@pytest.mark.parametrize("asked", [2, 20])
+def test_a_stop_cuts_an_evaluation_off_and_the_training_goes_on_to_the_same_bits(
+    kimg: float, asked: int, make_job: MakeJob, tmp_path: Path
+) -> None:
+    monitoring = {"interval_kimg": 0.064, "samples": 1000}
+    job = make_job(kimg=kimg, monitoring=monitoring, logging_interval_kimg=0.032)
+    assert run_job(job, tmp_path / "whole") is None
+
+    def stop_while_measuring() -> str | None:
+        nonlocal asked
+        measured = journal_rows(tmp_path / "cut", "evaluation")
+        shown = journal_rows(tmp_path / "cut", "progress")
+        asked -= bool(shown and shown[-1]["images"] == 64 and not measured)
+        return "enough" if asked < 0 else None
+
+    assert run_job(job, tmp_path / "cut", stop_while_measuring) == "enough"
+    progress = read_progress(tmp_path / "cut" / CHECKPOINT_FILE)
+    assert progress is not None
+    assert (progress.images, progress.evaluation_is_due) == (64, True)
+    assert journal_rows(tmp_path / "cut", "evaluation") == []
+    # Again, before anything else is done.
+    assert run_job(job, tmp_path / "cut", after_steps(0)) == "enough"
+
+    assert run_job(job, tmp_path / "cut") is None
+    assert journal_rows(tmp_path / "cut") == journal_rows(tmp_path / "whole")
+    assert released_bytes(tmp_path / "cut") == released_bytes(tmp_path / "whole")
+
+
+def test_a_raised_budget_begins_patience_anew(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    monitoring = {**EVERY_STEP, "patience_evaluations": 2}
+    found(distance=[4.0, 5.0, 5.0])
+    run_job(make_job(kimg=0.16, monitoring=monitoring), tmp_path)
+    found(distance=[5.0] * 5)
+    run_job(make_job(kimg=0.32, monitoring=monitoring), tmp_path)
+    ends = [(row["reason"], row["images"]) for row in journal_rows(tmp_path, "end")]
+    assert ends == [("plateau", 96), ("plateau", 160)]
 
 
 def test_a_roll_back_returns_to_the_best_snapshot_with_lower_rates(
@@ -274,8 +325,26 @@ def test_without_a_snapshot_a_broken_loss_cannot_be_rolled_back(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_weights_at({1}, monkeypatch)
-    with pytest.raises(FoundryError, match="the training diverged"):
+    with pytest.raises(FoundryError) as caught:
         run_job(make_job(alarms={"non_finite": "roll_back"}), tmp_path)
+    assert str(caught.value).endswith(
+        "lower training.generator_learning_rate and training.discriminator_learning_rate (there "
+        "was no snapshot to return to; training.monitoring.interval_kimg is 50). The last good "
+        "checkpoint is kept."
+    )
+
+
+def test_when_roll_backs_do_not_help_a_broken_loss_ends_the_training(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({3, 5, 7}, monkeypatch)
+    job = make_job(
+        logging_interval_kimg=0.032,
+        monitoring={"interval_kimg": 0.064, "samples": 8},
+        alarms={"non_finite": "roll_back", "most_roll_backs": 2, "distance": "note"},
+    )
+    with pytest.raises(FoundryError, match=r"learning_rate \(2 roll-backs did not help\)"):
+        run_job(job, tmp_path)
 
 
 def test_a_stop_while_the_weights_are_broken_keeps_the_last_good_checkpoint(

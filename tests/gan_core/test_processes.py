@@ -23,6 +23,7 @@ from gan_core.training.job import (
 )
 from gan_core.training.processes import (
     ALONE,
+    Processes,
     SharedBatchNorm2d,
     joined_processes,
     share_batch_statistics,
@@ -46,6 +47,7 @@ SETTINGS: dict[str, Any] = {
     "monitoring": {"interval_kimg": 0.4, "samples": 64},
     "augmentation": {"transforms": ("translation",), "strength": "adaptive"},
     "horizontal_flips": True,
+    "accumulation_steps": 2,
 }
 SHARED = {"launcher": "torchrun", "processes": 2}
 
@@ -151,6 +153,14 @@ def test_what_a_user_can_mend_is_told_by_the_launcher(make_job: MakeJob, tmp_pat
     last = told.splitlines()[-1]
     assert last.startswith("error: the images in")
     assert last.endswith("materialize training_images and the generator again.")
+
+
+def test_the_parts_of_all_processes_together_are_those_of_one() -> None:
+    rows = torch.arange(24).reshape(12, 2)
+    shares = [Processes(rank, 2).own_part(rows, 3) for rank in range(2)]
+    for part in range(3):
+        together = torch.cat([share.chunk(3)[part] for share in shares])
+        assert torch.equal(together, rows.chunk(3)[part])
 
 
 def test_a_process_alone_has_the_whole_batch() -> None:

@@ -2,17 +2,19 @@
 
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import psutil
 import pytest
 import torch
 
 from gan_core.config import PipelineSettings
-from gan_core.errors import FoundryError
+from gan_core.errors import AlreadyTrainingError, FoundryError
 from gan_core.training.__main__ import OWNER_FILE
 from gan_core.training.checkpoint import read_progress
 from gan_core.training.job import (
@@ -20,6 +22,7 @@ from gan_core.training.job import (
     ENGINE_VERSION,
     JOB_FILE,
     JOURNAL_FILE,
+    WRITER_LOCK_FILE,
     TrainingJob,
 )
 from gan_core.training.journal import read_journal
@@ -34,6 +37,7 @@ from tests.pipelines.small_disk import on_a_small_disk
 
 MakeJob = Callable[..., TrainingJob]
 Rows = list[dict[str, Any]]
+MEMORY_BYTES = 3 * 2**29  # more than PyTorch needs to start, less than a step of the largest batch
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def test_a_crash_shows_the_end_of_the_log(make_job: MakeJob, folder: Path, tmp_p
 RUN_JOB = """
 import shutil, sys
 from pathlib import Path
-from gan_core.errors import FoundryError
+from gan_core.errors import AlreadyTrainingError, FoundryError
 from pipelines.launch import run_job
 
 folder = Path(sys.argv[1])
@@ -160,6 +164,49 @@ def test_a_continued_training_passes_on_what_is_trained_again(
     trained_again = [row for _, row in read_journal(folder / JOURNAL_FILE, kept_bytes)]
     assert trained_again[-1]["event"] == "end"
     assert [row for row in passed if row in trained_again] == trained_again
+
+
+def test_a_journal_that_is_still_written_to_is_left_alone(
+    make_job: MakeJob, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One of several processes may outlive the one that started it.
+    make_job().write(folder)
+    (folder / JOURNAL_FILE).write_text('{"event": "progress"}\n')
+    monkeypatch.setattr("pipelines.launch.STOP_SECONDS", 0.1)
+    with filelock.FileLock(folder / WRITER_LOCK_FILE), pytest.raises(AlreadyTrainingError) as told:
+        run_job(folder, no_rows)
+    assert str(told.value) == (
+        f"the training in {folder} is already run by a process that an earlier attempt left; "
+        "wait for it or stop it."
+    )
+    assert (folder / JOURNAL_FILE).read_text() == '{"event": "progress"}\n'
+
+
+def test_a_training_that_memory_does_not_hold_is_one_sentence(
+    make_job: MakeJob, folder: Path
+) -> None:
+    make_job(batch_size=65536).write(folder)
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, limits[1]))  # the trainer inherits it
+    try:
+        with pytest.raises(TrainingCrashedError) as caught:
+            run_job(folder, lambda rows: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+    assert str(caught.value) == (
+        "the training does not fit into the memory of this CPU: its training.batch_size is 65536, "
+        "of which it holds 65536 at a time; make it smaller, or training.accumulation_steps larger."
+    )
+
+
+def test_a_killed_training_says_so(make_job: MakeJob, folder: Path) -> None:
+    make_job(kimg=1e6).write(folder)
+
+    def kill(rows: Rows) -> None:
+        os.kill(trainer_of(folder), signal.SIGKILL)
+
+    with pytest.raises(TrainingCrashedError, match="was killed, by somebody or, where memory is"):
+        run_job(folder, kill)
 
 
 def test_an_earlier_attempts_choices_are_kept(make_job: MakeJob, folder: Path) -> None:
@@ -248,7 +295,7 @@ def test_a_training_of_another_version_of_this_program_is_not_continued(
 CONTINUE = """
 import shutil, sys
 from pathlib import Path
-from gan_core.errors import FoundryError
+from gan_core.errors import AlreadyTrainingError, FoundryError
 from gan_core.training.job import TrainingJob
 from pipelines.launch import continue_smaller_budget
 from pipelines.store import open_stage

@@ -24,17 +24,20 @@ from gan_core.generator import REGISTERED_FOLDER, WEIGHTS_FILE, ReleasedGenerato
 from gan_core.operation_settings import OperationSettings
 from gan_core.training.job import (
     DISCRIMINATOR_FILE,
+    JOB_FILE,
     JOURNAL_FILE,
     RELEASE_FOLDER,
     START_FOLDER,
 )
 from gan_core.training.journal import read_journal
 from pipelines import evaluating, ledger, promotion, registry, tracking
+from pipelines.assets.generator import released_distance
 from pipelines.assets.stage import Stage, StageContext, StageResult
 from pipelines.components.gan_pipeline import STAGES
 from pipelines.home import store_folder
 from pipelines.launch import TrainingCrashedError
 from pipelines.settings_overrides import RESOURCE_KEY, SettingsOverrides
+from pipelines.start_weights import fetch_start
 from tests.pipelines.tiny_pipeline import (
     Run,
     TinyPipeline,
@@ -334,6 +337,45 @@ def test_a_retraining_begins_with_the_champions_weights_or_from_scratch(
     scratch = metadata(fresh.run(training__seed=1))["generator"]
     assert scratch["started_from"] == "scratch"
     assert scratch["weights_sha256"] != found["weights_sha256"]
+
+
+def test_a_raised_budget_continues_what_began_with_the_champion_of_that_time(
+    fresh: TinyPipeline,
+) -> None:
+    from_champion = {"training__start_from": "champion"}
+    assert fresh.run(promotion="automatic").success
+    second = metadata(fresh.run(**from_champion, training__seed=1, promotion="automatic"))
+    champion = second["registered_model"]["version"]
+    promotion.promote(fresh.name, champion, "newer")
+    raised = metadata(fresh.run(**from_champion, training__seed=1, training__kimg=0.64))
+    found = raised["generator"]
+    assert found["started_from"] == f"{fresh.name} version 1 and its discriminator"
+    rows = [row for _, row in read_journal(Path(found["folder"]) / JOURNAL_FILE)]
+    assert "budget_raised" in {row["event"] for row in rows}
+    assert found["kimg"] == pytest.approx(0.64)
+
+
+def test_a_training_that_began_with_random_weights_goes_on_with_them(
+    fresh: TinyPipeline, tmp_path: Path
+) -> None:
+    found = metadata(fresh.run())
+    images = open_image_set(Path(found["training_images"]["folder"]))
+    place = fresh.name, "champion", fresh.settings.network, images
+    began = tmp_path / "began"
+    began.mkdir()
+    (began / JOB_FILE).write_text("{}")  # before there was a champion
+    assert fetch_start(*place, began) is None
+    assert not (began / START_FOLDER).exists()
+    begins = tmp_path / "begins"
+    begins.mkdir()
+    assert fetch_start(*place, begins) is not None
+
+
+def test_the_distance_shown_is_that_of_what_is_released() -> None:
+    rows = [{"kimg": 50.0, "distance": 4.0}, {"kimg": 100.0, "distance": 7.0}]
+    assert released_distance(rows, 100.0) == {"distance_to_training_images": 7.0}
+    assert released_distance(rows, 50.0) == {"distance_to_training_images": 4.0}
+    assert released_distance(rows, 60.0) == {}
 
 
 def test_a_version_with_other_networks_is_not_begun_with(fresh: TinyPipeline) -> None:
