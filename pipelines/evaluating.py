@@ -37,7 +37,8 @@ def evaluate_images(place: Path, pipeline: str) -> Evaluation:
     prepared = {"resolution": (height, width), "channels": channels, "fit": own.description["fit"]}
     data = settings.data.model_copy(update=prepared)
     images, labels = read_images(place, data, own.class_names)
-    evaluation = settings.evaluation.model_copy(update={"samples": max(2, len(images))})
+    count = min(max(2, len(images)), len(own.train))
+    evaluation = settings.evaluation.model_copy(update={"samples": count})
     alike = settings.model_copy(update={"evaluation": evaluation})
     device = choose_device(settings.training.device)
     evaluator = open_evaluator(pipeline, alike, image_folder, network_folder, device)

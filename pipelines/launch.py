@@ -5,6 +5,7 @@ and another launcher can start the same job elsewhere. It knows this module only
 """
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ from gan_core.training.job import (
     GRID_FOLDER,
     JOB_FILE,
     JOURNAL_FILE,
+    KILLED,
     LOCK_FILE,
     SNAPSHOT_FOLDER,
     START_FOLDER,
@@ -155,11 +157,12 @@ def continue_smaller_budget(
 def _copy_start(source: Path, folder: Path) -> None:
     """Let a training begin with what another began with."""
     start = folder / START_FOLDER
-    shutil.rmtree(start, ignore_errors=True)
+    partial = start.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
     if (source / START_FOLDER).exists():
-        partial = start.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(source / START_FOLDER, partial)
+    shutil.rmtree(start, ignore_errors=True)
+    if partial.exists():
         partial.rename(start)
 
 
@@ -174,7 +177,8 @@ def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> No
         FoundryError: The job could not be done for a reason that the user can mend, or it was
             interrupted from outside (running again continues).
         AlreadyTrainingError: A trainer of an earlier attempt still runs.
-        DagsterExecutionInterruptedError: SIGINT or SIGTERM came; the trainer left a checkpoint.
+        DagsterExecutionInterruptedError: SIGINT or SIGTERM came, or the run whose step this is was
+            killed; the trainer left a checkpoint.
         TrainingCrashedError: It crashed; the error holds the end of its log.
     """
     command = [sys.executable, "-m", "gan_core.training", str(folder), "--parent", str(os.getpid())]
@@ -189,7 +193,7 @@ def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> No
             start_new_session=True,  # Ctrl-C in a terminal is for us, and we stop the trainer
         )
         try:
-            while not signals:
+            while not signals and not is_orphaned():
                 ended = process.poll() is not None
                 position = _follow(folder / JOURNAL_FILE, position, on_rows)
                 if ended:
@@ -197,10 +201,16 @@ def run_job(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> No
                 time.sleep(POLL_SECONDS)
         finally:
             _stop(process)
-    if signals:
+    if signals or is_orphaned():
         raise dg.DagsterExecutionInterruptedError
     if process.returncode != 0:
         _raise_failure(process.returncode, folder, log)
+
+
+def is_orphaned() -> bool:
+    """Whether this is a step's process, and that of its run is gone."""
+    run = multiprocessing.parent_process()
+    return run is not None and not run.is_alive()
 
 
 @contextlib.contextmanager
@@ -296,10 +306,7 @@ def _raise_failure(status: int, folder: Path, log: Path) -> None:
         raise TrainingCrashedError(errors[-1])
     end = "\n".join(lines[-20:])
     if status == -signal.SIGKILL:
-        raise TrainingCrashedError(
-            "the training process was killed, by somebody or, where memory is short, by the system "
-            f"(training.batch_size decides how much it needs); its log ends:\n{end}"
-        )
+        raise TrainingCrashedError(f"{KILLED}; its log ends:\n{end}")
     raise TrainingCrashedError(
         f"the training process ended with status {status}; its log ends:\n{end}"
     )

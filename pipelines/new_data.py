@@ -52,7 +52,9 @@ def state_of_files(data: DataSettings) -> list[tuple[str, int, int]]:
             return []
         files = [place] if place.is_file() else files_below(place)
         found = [(file, file.stat()) for file in files]
-    except OSError as error:  # also a file that is gone since its folder was read
+    except FileNotFoundError as error:
+        raise FoundryError(f"{error.filename} has just gone; the folder still changes.") from None
+    except OSError as error:
         raise FoundryError(
             f"{error.filename} cannot be read ({error.strerror}); give yourself access to it."
         ) from None

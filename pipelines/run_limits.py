@@ -33,6 +33,7 @@ def no_values() -> dg.IOManager:
 # from one process that has imported what steps need, because importing it takes seconds. None of
 # these starts a Python thread, which a fork would lose, or touches a GPU.
 PRELOADED = (
+    "pipelines.step_server",
     "dagster",
     "pandas",
     "torch",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from gan_core.errors import FoundryError
-from gan_core.training.job import DISCRIMINATOR_FILE, ENGINE_VERSION, JOB_FILE, START_FOLDER
+from gan_core.training.job import DISCRIMINATOR_FILE, JOB_FILE, START_FOLDER, TrainingJob
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pipelines.registry import RegisteredVersion
 
 ORIGIN_FILE = "origin.json"
-ARTIFACT_FOLDER = f"discriminator/engine_{ENGINE_VERSION}"  # of the run in MLflow
+# Of the run in MLflow; another one when the discriminator's parameters change.
+ARTIFACT_FOLDER = "discriminator/engine_4"
 # Where versions are looked up, if not in the registry of this home: a reproduction has its own.
 REGISTRY_VARIABLE = "GAN_FOUNDRY_START_REGISTRY"
 
@@ -91,8 +92,10 @@ def fetch_start(
     """
     if start_from == "scratch":
         return None
-    if (found := Origin.read(training)) is not None or (training / JOB_FILE).exists():
-        return found  # an earlier attempt has begun, with random weights where there is nothing
+    if (found := Origin.read(training)) is not None:
+        return found
+    if (training / JOB_FILE).exists() and TrainingJob.read(training).start_sha256 is None:
+        return None  # an earlier attempt has begun with random weights
     from gan_core.data.hashing import file_sha256
     from gan_core.generator import WEIGHTS_FILE, load_generator
     from pipelines import tracking

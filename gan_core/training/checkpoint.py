@@ -12,6 +12,9 @@ from torch import nn
 from gan_core.disk import write_whole
 from gan_core.training.alarms import Watch
 
+# Why a training is over.
+BUDGET, PLATEAU, ALARM = "budget", "plateau", "alarm"
+
 
 class Progress(BaseModel):
     """Where a training stands.
@@ -25,7 +28,7 @@ class Progress(BaseModel):
         steps_since_line: Steps summed up for the next journal line.
         rate_factor: What roll-backs have made of the learning rates.
         watch: What earlier evaluations found.
-        finished: Why the training is over, if it is.
+        finished: `BUDGET`, `PLATEAU` or `ALARM`, if the training is over.
         evaluation_is_due: Whether the last step's evaluation was cut off, and is to come.
     """
 

@@ -11,7 +11,7 @@ from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
 from gan_core.generator import ReleasedGenerator
 from gan_core.training.alarms import Alarm, Measurement, reaction_now, watch_over
-from gan_core.training.checkpoint import Progress
+from gan_core.training.checkpoint import ALARM, BUDGET, PLATEAU, Progress
 from gan_core.training.describe import describe_training, draw_grid
 from gan_core.training.job import (
     DISCRIMINATOR_FILE,
@@ -23,9 +23,6 @@ from gan_core.training.journal import Journal, SilentJournal
 from gan_core.training.monitoring import Monitor
 from gan_core.training.step import SCALARS
 from gan_core.training.trainer import Trainer
-
-# Why a training is over.
-BUDGET, PLATEAU, ALARM = "budget", "plateau", "alarm"
 
 
 class Course:
@@ -293,7 +290,7 @@ class Course:
             return " (there was no snapshot to return to; training.monitoring.interval_kimg is " + (
                 f"{self._settings.monitoring.interval_kimg:g})"
             )
-        return f" ({watch.roll_backs} roll-backs did not help)"
+        return f" ({watch.roll_backs} of at most {alarms.most_roll_backs} roll-backs were made)"
 
     def _react(self, alarms: list[Alarm]) -> None:
         """Tell alarms, and do once what the settings want done."""

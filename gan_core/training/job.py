@@ -27,6 +27,12 @@ EXIT_OUT_OF_MEMORY = 71  # EX_OSERR; another attempt may find more of it
 EXIT_DISK_FULL = 74  # EX_IOERR
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: a checkpoint was written; starting the job again continues
 
+# Of a process that ended by SIGKILL.
+KILLED = (
+    "the training process was killed, by somebody or, where memory is short, by the system "
+    "(training.batch_size decides how much it needs)"
+)
+
 # Raised when the same job would train another generator.
 ENGINE_VERSION = 5
 

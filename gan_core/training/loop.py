@@ -14,7 +14,8 @@ from gan_core.training.memory import keep_freed_memory
 from gan_core.training.processes import ALONE, Processes
 from gan_core.training.trainer import Trainer
 
-CPU_ALLOCATOR = "DefaultCPUAllocator"  # in PyTorch's message; on a GPU there is a class of error
+# In messages of errors that have no class of their own.
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
 
 
 def train(
@@ -45,7 +46,7 @@ def train(
         return _train(job, folder, should_stop, processes)
     except (RuntimeError, MemoryError) as error:
         of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not of_memory and CPU_ALLOCATOR not in str(error):
+        if not of_memory and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         settings = job.training
         raise OutOfMemoryError(

@@ -22,6 +22,7 @@ from gan_core.training.job import (
     EXIT_INTERRUPTED,
     EXIT_OUT_OF_MEMORY,
     EXIT_USER_ERROR,
+    KILLED,
     WRITER_LOCK_FILE,
     TrainingJob,
 )
@@ -72,6 +73,8 @@ def train_in_processes(
             raise FoundryError((folder / ERROR_FILE).read_text()) from None
         if EXIT_OUT_OF_MEMORY in statuses:
             raise OutOfMemoryError((folder / ERROR_FILE).read_text()) from None
+        if -signal.SIGKILL in statuses:
+            raise OutOfMemoryError(KILLED) from None
         if EXIT_DISK_FULL in statuses:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
         if EXIT_INTERRUPTED in statuses:

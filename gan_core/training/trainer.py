@@ -15,6 +15,7 @@ from gan_core.generator import WEIGHTS_FILE, GeneratorConfig, ReleasedGenerator
 from gan_core.networks import build_discriminator, build_generator
 from gan_core.training.augmentation import AugmentationStrength
 from gan_core.training.checkpoint import (
+    ALARM,
     Progress,
     load_tensors,
     module_file,
@@ -230,6 +231,7 @@ class Trainer:
                 f"training.kimg is {self.job.training.kimg:g}; raise it or train in another folder."
             )
         self.budget_was_raised = found.budgets_images[-1] != total
+        stopped_by_alarm = self.budget_was_raised and found.finished == ALARM
         if self.budget_was_raised:
             budgets = (*found.budgets_images, total)
             # Patience begins anew: with the new budget the rates are others.
@@ -242,6 +244,9 @@ class Trainer:
         self.sums.copy_(tensors["sums"])
         self.rate_factor = found.rate_factor
         self.progress = found
+        if stopped_by_alarm and found.watch.best is not None:  # not what the alarm was about
+            self.return_to_snapshot(folder, found.watch.best.images)
+            self.progress = found.model_copy(update={"watch": found.watch.rolled_back()})
 
     def return_to_snapshot(self, folder: Path, images_shown: int) -> None:
         """Take the players of a snapshot; data, latents and schedule go on from here."""

@@ -27,7 +27,7 @@ def alone(folder: Path, pipeline: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK_FILE)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # who only asks has it for a moment
     except filelock.Timeout:
         raise FoundryError(
             f"the sweep {folder.name} of {pipeline} is under way in another process; wait for it "

@@ -21,6 +21,7 @@ from gan_core.training.job import (
     NOT_IN_FINGERPRINT,
     RELEASE_FOLDER,
     SNAPSHOT_FOLDER,
+    START_FOLDER,
 )
 from gan_core.training.journal import read_journal
 from pipelines.devices import devices_to_oneself
@@ -127,7 +128,7 @@ def remove_weights(folder: Path) -> None:
     ):
         for name in (CHECKPOINT_FILE, DISCRIMINATOR_FILE):
             (folder / name).unlink(missing_ok=True)
-        for name in (SNAPSHOT_FOLDER, RELEASE_FOLDER):
+        for name in (SNAPSHOT_FOLDER, RELEASE_FOLDER, START_FOLDER):
             shutil.rmtree(folder / name, ignore_errors=True)
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
-import resource
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ from pipelines.launch import (
     run_job,
     write_job,
 )
+from tests.conftest import PROJECT, subprocess_environment
+from tests.gan_core.trainings import wait_until
 from tests.pipelines.small_disk import on_a_small_disk
 
 MakeJob = Callable[..., TrainingJob]
@@ -182,21 +186,78 @@ def test_a_journal_that_is_still_written_to_is_left_alone(
     assert (folder / JOURNAL_FILE).read_text() == '{"event": "progress"}\n'
 
 
+RUN_WITH_LITTLE_MEMORY = f"""
+import resource, sys
+from pathlib import Path
+from pipelines.launch import TrainingCrashedError, run_job
+
+resource.setrlimit(resource.RLIMIT_DATA, ({MEMORY_BYTES}, {MEMORY_BYTES}))
+try:
+    run_job(Path(sys.argv[1]), lambda rows: None)
+except TrainingCrashedError as error:
+    print(error)
+"""
+
+
 def test_a_training_that_memory_does_not_hold_is_one_sentence(
     make_job: MakeJob, folder: Path
 ) -> None:
     make_job(batch_size=65536).write(folder)
-    limits = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, limits[1]))  # the trainer inherits it
-    try:
-        with pytest.raises(TrainingCrashedError) as caught:
-            run_job(folder, lambda rows: None)
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, limits)
-    assert str(caught.value) == (
+    one = subprocess_environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    told = subprocess.run(
+        [sys.executable, "-c", RUN_WITH_LITTLE_MEMORY, folder],
+        cwd=PROJECT,
+        env=one,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told == (
         "the training does not fit into the memory of this CPU: its training.batch_size is 65536, "
-        "of which it holds 65536 at a time; make it smaller, or training.accumulation_steps larger."
+        "of which it holds 65536 at a time; make it smaller, or training.accumulation_steps "
+        "larger.\n"
     )
+
+
+STEP_OF_A_RUN = """
+import multiprocessing, sys, time
+from pathlib import Path
+from pipelines.launch import run_job
+from pipelines.run_limits import PRELOADED
+
+def step(folder):
+    run_job(Path(folder), print)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipelines.step_server"])
+    context.Process(target=step, args=(sys.argv[1],)).start()
+    time.sleep(600)
+"""
+
+
+def test_when_the_process_of_a_run_is_killed_its_step_ends_the_training_with_a_checkpoint(
+    make_job: MakeJob, folder: Path, tmp_path: Path
+) -> None:
+    make_job(kimg=1e6).write(folder)
+    script = tmp_path / "run.py"
+    script.write_text(STEP_OF_A_RUN)
+    run = subprocess.Popen(
+        [sys.executable, script, folder],
+        env=subprocess_environment(PYTHONPATH=str(PROJECT)),
+        stdout=subprocess.DEVNULL,
+    )
+    wait_until(lambda: any(row["event"] == "progress" for row in journal(folder)), "training")
+    trainer = psutil.Process(trainer_of(folder))
+    (server,) = (child for child in psutil.Process(run.pid).children() if child.children())
+    server.terminate()  # as of a signal to the whole group: the server of the forks stays
+    time.sleep(1)
+    assert server.is_running()
+    assert trainer.is_running()
+    run.kill()
+    run.wait()
+    wait_until(lambda: not trainer.is_running(), "the end of the trainer", 15)
+    assert read_progress(folder / CHECKPOINT_FILE) is not None
 
 
 def test_a_killed_training_says_so(make_job: MakeJob, folder: Path) -> None:

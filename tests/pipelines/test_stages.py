@@ -24,10 +24,10 @@ from gan_core.generator import REGISTERED_FOLDER, WEIGHTS_FILE, ReleasedGenerato
 from gan_core.operation_settings import OperationSettings
 from gan_core.training.job import (
     DISCRIMINATOR_FILE,
-    JOB_FILE,
     JOURNAL_FILE,
     RELEASE_FOLDER,
     START_FOLDER,
+    TrainingJob,
 )
 from gan_core.training.journal import read_journal
 from pipelines import evaluating, ledger, promotion, registry, tracking
@@ -363,7 +363,8 @@ def test_a_training_that_began_with_random_weights_goes_on_with_them(
     place = fresh.name, "champion", fresh.settings.network, images
     began = tmp_path / "began"
     began.mkdir()
-    (began / JOB_FILE).write_text("{}")  # before there was a champion
+    job = TrainingJob.read(Path(found["generator"]["folder"]))
+    job.write(began)  # before there was a champion
     assert fetch_start(*place, began) is None
     assert not (began / START_FOLDER).exists()
     begins = tmp_path / "begins"
