@@ -73,12 +73,12 @@ def train_in_processes(
             raise FoundryError((folder / ERROR_FILE).read_text()) from None
         if EXIT_OUT_OF_MEMORY in statuses:
             raise OutOfMemoryError((folder / ERROR_FILE).read_text()) from None
-        if -signal.SIGKILL in statuses:
-            raise OutOfMemoryError(KILLED) from None
         if EXIT_DISK_FULL in statuses:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
         if EXIT_INTERRUPTED in statuses:
             return "a process of the training was asked to end"
+        if -signal.SIGKILL in statuses:
+            raise OutOfMemoryError(KILLED) from None
         raise
     return None
 
