@@ -17,7 +17,9 @@ from gan_core.training.checkpoint import read_progress
 from gan_core.training.job import (
     CHECKPOINT_FILE,
     EXIT_INTERRUPTED,
+    EXIT_OUT_OF_MEMORY,
     EXIT_USER_ERROR,
+    KILLED,
     RELEASE_FOLDER,
     TrainingJob,
 )
@@ -143,6 +145,23 @@ def test_processes_end_with_a_checkpoint_when_their_launcher_is_told_to_or_kille
     progress = read_progress(tmp_path / CHECKPOINT_FILE)
     assert progress is not None
     assert progress.images > 0
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_killed_process_of_several_is_told_as_too_little_memory(
+    place: int, make_job: MakeJob, tmp_path: Path
+) -> None:
+    make_job(kimg=100_000.0, **SHARED).write(tmp_path)
+    process = start_training(tmp_path)
+    wait_until(lambda: journal_rows(tmp_path, "progress"), "training")
+    workers = psutil.Process(process.pid).children(recursive=True)
+    trainers = [each for each in workers if "--multiprocessing-fork" in each.cmdline()]
+    assert len(trainers) == SHARED["processes"]
+    trainers[place].kill()
+    _, told = process.communicate(timeout=25)
+    assert process.returncode == EXIT_OUT_OF_MEMORY, told
+    assert told.splitlines()[-1] == f"error: {KILLED}"
+    wait_until(lambda: not any(map(psutil.Process.is_running, workers)), "the workers' end", 10)
 
 
 def test_what_a_user_can_mend_is_told_by_the_launcher(make_job: MakeJob, tmp_path: Path) -> None:
