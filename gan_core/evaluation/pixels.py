@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+SEED = 0
 CHUNK = 1000
 SEARCH_CHUNK = 2000
 FEW = 64  # images looked at at once, where each pixel takes many bytes
@@ -87,7 +88,8 @@ def nearest_images(
 def pairwise_distances(images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
     """Differences between images of the same class, or between any where there are no labels.
 
-    Each image is compared with the next one of its class.
+    Each image is compared with another one of its class, in a fixed random order: in files' order,
+    those beside each other may be frames of one film.
 
     Args:
         images: uint8, shape (n, height, width, channels).
@@ -96,9 +98,10 @@ def pairwise_distances(images: np.ndarray, labels: np.ndarray | None) -> np.ndar
     Returns:
         The root mean square difference of the pixels of each pair, from 0 to 1; fewer than n.
     """
-    groups = [np.arange(len(images))]
+    order = np.random.default_rng(SEED).permutation(len(images))
+    groups = [order]
     if labels is not None:
-        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        groups = [order[labels[order] == label] for label in np.unique(labels)]
     found = [np.zeros(0, np.float32)]
     for rows in groups:
         for start in range(0, len(rows) - 1, FEW):

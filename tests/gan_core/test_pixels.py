@@ -40,14 +40,22 @@ def test_the_pairwise_distance_is_taken_within_classes() -> None:
     images[2:] = 255
     assert pairwise_distance(images, np.array([0, 0, 1, 1])) == 0.0
     assert pairwise_distance(images, np.array([0, 1, 0, 1])) == 1.0
-    assert pairwise_distance(images, None) == pytest.approx(1 / 3)
+    assert pairwise_distance(images, None) > 0.3  # one pair of three at least
     assert pairwise_distance(images[:1], None) == 0.0
 
 
-def test_pairs_are_found_across_parts() -> None:
-    images = random_images(150)
-    expected = np.sqrt(np.square(np.diff(images / 255.0, axis=0)).mean(axis=(1, 2, 3)))
-    assert pairwise_distances(images, None) == pytest.approx(expected, rel=1e-5)
+def test_every_image_is_in_a_pair_and_none_is_paired_with_itself() -> None:
+    images = np.zeros((150, 1, 1, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(150)
+    steps = np.rint(pairwise_distances(images, None) * 255)
+    assert len(steps) == 149
+    assert steps.min() >= 1
+
+
+def test_images_that_lie_beside_their_likes_are_no_less_diverse() -> None:
+    one = random_images(300)
+    film = np.repeat(one[:30], 10, axis=0)  # ten frames that are all alike, and the next ten
+    assert pairwise_distance(film, None) > 0.9 * pairwise_distance(one, None)
 
 
 @pytest.mark.parametrize("measure", [contrast, lambda images: pairwise_distances(images, None)])
