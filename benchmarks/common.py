@@ -134,10 +134,14 @@ def run_training(job: TrainingJob, folder: Path) -> list[dict[str, Any]]:
     """Train a job in the product's own process; returns the rows of its journal."""
     folder.mkdir(parents=True, exist_ok=True)
     job.write(folder)
-    # Who ends the benchmark ends the training; its checkpoint stays.
-    command = [sys.executable, "-m", "gan_core.training", folder, "--parent", str(os.getpid())]
-    subprocess.run(command, cwd=PROJECT, check=True)
+    subprocess.run(training_command(folder), cwd=PROJECT, check=True)
     return [row for _, row in read_journal(folder / JOURNAL_FILE)]
+
+
+def training_command(folder: Path) -> list[str]:
+    """Trains the job of a folder; who ends the benchmark ends it, and its checkpoint stays."""
+    parent = ["--parent", str(os.getpid())]
+    return [sys.executable, "-m", "gan_core.training", str(folder), *parent]
 
 
 def with_training(job: TrainingJob, **changes: Any) -> TrainingJob:
@@ -149,7 +153,7 @@ def measured_speed(job: TrainingJob, folder: Path, seconds: float) -> float:
     """Images per second of a job's training in the product's own process, measured for so long."""
     folder.mkdir(parents=True)
     with_training(job, kimg=1e6, logging_interval_kimg=0.25).write(folder)
-    process = subprocess.Popen([sys.executable, "-m", "gan_core.training", folder], cwd=PROJECT)
+    process = subprocess.Popen(training_command(folder), cwd=PROJECT)
     rows: list[dict[str, Any]] = []
     while len(rows) < 2 or rows[-1]["seconds"] - rows[0]["seconds"] < seconds:
         if process.poll() is not None:

@@ -51,8 +51,9 @@ class PilImages(torch.utils.data.Dataset):
         return self._transform(picture), max(0, int(self._labels[index]))
 
 
-def read_pixels_as_usual(layers: nn.Sequential) -> None:
+def read_pixels_as_usual(discriminator: nn.Module) -> None:
     """Undo what is made for another memory layout than the example's, and would slow it."""
+    layers = discriminator.get_submodule("layers")
     for name, layer in layers.named_children():
         if isinstance(layer, FlattenPixels):
             setattr(layers, name, nn.Flatten())
@@ -73,7 +74,7 @@ def train_like_the_example(
     torch.manual_seed(job.training.seed)
     generator = build_generator(job.network, images.shape, classes).to(device)
     discriminator = build_discriminator(job.network, images.shape, classes).to(device)
-    read_pixels_as_usual(discriminator.layers)
+    read_pixels_as_usual(discriminator)
     generator_optimizer = torch.optim.Adam(generator.parameters(), LEARNING_RATE, BETAS)
     discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), LEARNING_RATE, BETAS)
     criterion = nn.BCEWithLogitsLoss()

@@ -14,8 +14,8 @@ own on the same GPU, which take their turns while the others wait:
 - `training`: the product's training with its own settings: journal, grids and checkpoints too.
 
 `kernel_share` is the time in which at least one kernel or copy ran, a step, taken by torch's
-profiler, as a share of the time of a step in the turns, where nothing is profiled. Needs torch and
-torchvision, and of this project `gan_core` alone; without a GPU it says so and ends.
+profiler, as a share of the time of a step in the turns, where nothing is profiled. Needs neither
+dagster nor mlflow; without a GPU it says so and ends.
 """
 
 import json
@@ -23,13 +23,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
 import torch
 
 from benchmarks.common import arguments, report, spread, tell
+from benchmarks.peer_adapters.adapter import TensorImages
 from benchmarks.turns import Contestant, Turns, take_turns
 from gan_core.config import NetworkSettings
 from gan_core.data.image_set import (
@@ -45,7 +46,7 @@ from gan_core.training.job import TrainingJob
 from gan_core.training.trainer import Trainer
 from gan_core.training_settings import TrainingSettings
 
-DEVICE = "cuda"
+DEVICE: Literal["cpu", "cuda"] = "cuda"
 IMAGES, CLASSES = 20_000, 10
 ENDLESS_KIMG = 1e6
 WORKERS = 2
@@ -66,20 +67,6 @@ RATIOS = (
     ("training", "graph"),
     ("training", "example"),
 )
-
-
-class FloatImages(torch.utils.data.Dataset):
-    """Images as float tensors with their labels, one at a time."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self._images, self._labels = np.array(images.train.images), images.train.labels
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        pixels = torch.from_numpy(self._images[index]).permute(2, 0, 1)
-        return pixels.to(torch.float32).div(127.5).sub(1.0), int(self._labels[index])
 
 
 def synchronize() -> None:
@@ -113,7 +100,7 @@ def kernel_seconds(profiler: torch.profiler.profile) -> float:
     times = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type == torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
         # Not the spans that torch draws around an optimiser's kernels, with the gaps between them.
         and not (event.is_user_annotation or event.name.startswith("Optimizer."))
     )
@@ -140,7 +127,7 @@ def own_batches(job: TrainingJob, images: ImageSet) -> Callable[[], Any]:
 def loaded_batches(job: TrainingJob, images: ImageSet) -> Callable[[], Any]:
     """Those of a DataLoader, moved to the GPU."""
     loader = torch.utils.data.DataLoader(
-        FloatImages(images),
+        TensorImages(images, images.shape[2]),
         batch_size=job.training.batch_size,
         shuffle=True,
         drop_last=True,

@@ -44,7 +44,7 @@ def convolutions(pipeline: str) -> list[tuple[nn.Conv2d | nn.ConvTranspose2d, to
     from gan_core.networks import build_discriminator, build_generator
 
     settings = shipped_settings(pipeline)
-    shape = (settings.data.resolution, settings.data.resolution, settings.data.channels)
+    shape = settings.data.height, settings.data.width, settings.data.channels
     found: list[tuple[nn.Conv2d | nn.ConvTranspose2d, torch.Tensor]] = []
 
     def keep_input(

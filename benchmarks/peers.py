@@ -68,7 +68,6 @@ SHARE_OF_THE_TIME = 0.97  # our budget is in images: the estimate shall not run 
 # The peers, and what they import beyond the dependencies of this project.
 PACKAGES = (
     "torch-mimicry==0.1.16",
-    "torchgan==0.1.0",
     "lightweight-gan==1.2.1",
     "absl-py==2.5.1",
     "adabelief-pytorch==0.2.1",
@@ -84,15 +83,12 @@ PACKAGES = (
     "tqdm",
 )
 
-# Contestants: whether they are conditional, and the adapter of a peer with its arguments.
+# Contestants: whether ours are conditional, and the adapter of a peer with its arguments.
 OURS = {"ours-conditional": True, "ours-unconditional": False}
 PEERS = {
-    "mimicry-sngan": (False, ["mimicry"]),
-    "mimicry-sngan-narrow": (False, ["mimicry", "--narrow"]),
-    "mimicry-cgan-pd-narrow": (True, ["mimicry_conditional", "--narrow"]),
-    "torchgan-dcgan": (False, ["torchgan_dcgan"]),
-    "torchgan-dcgan-narrow": (False, ["torchgan_dcgan", "--narrow"]),
-    "lightweight-gan-narrow": (False, ["lightweight", "--narrow"]),
+    "mimicry-sngan": ["mimicry"],
+    "mimicry-sngan-narrow": ["mimicry", "--narrow"],
+    "lightweight-gan-narrow": ["lightweight", "--narrow"],
 }
 
 
@@ -116,12 +112,12 @@ def train_peer(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Samples of a peer, and what it tells of its training."""
     module, *options = adapter
-    command = [peer_python(), "-m", f"benchmarks.peer_adapters.{module}", *options]
-    task = ["--images", images, "--seconds", str(seconds), "--samples", str(count)]
+    command = [str(peer_python()), "-m", f"benchmarks.peer_adapters.{module}", *options]
+    task = ["--images", str(images), "--seconds", str(seconds), "--samples", str(count)]
     task += ["--threads", str(threads)]
     with (folder / "log.txt").open("w") as log:
         subprocess.run(
-            [*command, *task, "--folder", folder],
+            [*command, *task, "--folder", str(folder)],
             cwd=PROJECT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             check=True,
@@ -185,16 +181,14 @@ def compete(
                 pipeline, settings, image_folder, seconds, threads, count, folder
             )
         else:
-            samples, told = train_peer(
-                PEERS[name][1], image_folder, seconds, threads, count, folder
-            )
+            samples, told = train_peer(PEERS[name], image_folder, seconds, threads, count, folder)
         whole = time.perf_counter() - start
     grids.mkdir(parents=True, exist_ok=True)
     save_png(make_grid(samples[:64], 8), grids / f"{pipeline}-{name}.png", 2)
     return {
         "contestant": name,
         "pipeline": pipeline,
-        "conditional": OURS[name] if name in OURS else PEERS[name][0],
+        "conditional": OURS.get(name, False),
         **told,
         "images_per_second": told["images_shown"] / told["seconds"],
         "seconds_with_all_else": whole,

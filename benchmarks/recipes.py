@@ -99,7 +99,7 @@ def measure(
         **common.main_numbers(found),
         "seconds": end["seconds"],
         "threads": options.threads,
-        "precision": job.precision,
+        "arithmetic": job.precision,
         "machine": describe_machine(),
         "released_kimg": end["released_kimg"],
         "ended_by": end["reason"],

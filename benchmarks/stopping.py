@@ -7,7 +7,6 @@ and continued. The target is at most 5 s on 2 cores.
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,8 +33,10 @@ def stop_seconds(pipeline: str, stops: int) -> list[float]:
         for _ in range(stops):
             journal = folder / JOURNAL_FILE
             before = journal.stat().st_size if journal.exists() else 0
-            process = subprocess.Popen([sys.executable, "-m", "gan_core.training", folder])
+            process = subprocess.Popen(common.training_command(folder))
             while not journal.exists() or journal.stat().st_size <= before:
+                if process.poll() is not None:
+                    raise SystemExit(f"{pipeline} ended with status {process.returncode}")
                 time.sleep(0.01)
             time.sleep(stream.uniform(0, 5))
             process.send_signal(signal.SIGTERM)

@@ -55,15 +55,16 @@ def train_timed(folder: Path) -> None:
     spent = dict.fromkeys(ACTIVITIES, 0.0)
     nested = 0
 
-    def timed(name: str, method: Callable[[Course], None]) -> Callable[[Course], None]:
-        def call(course: Course) -> None:
+    def timed(name: str, method: Callable[..., str | None]) -> Callable[..., str | None]:
+        def call(course: Course, *arguments: Any) -> str | None:
             nonlocal nested
             nested += 1
             start = time.perf_counter()
-            method(course)
+            result = method(course, *arguments)
             nested -= 1
             if not nested:  # `finish` saves; that is its own time
                 spent[name] += time.perf_counter() - start
+            return result
 
         return call
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.common import sample_labels
 from gan_core.data.image_set import ImageSet, open_image_set
 
 BATCH_SIZE = 64
@@ -67,10 +66,6 @@ class Task:
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
 
-    def labels(self) -> torch.Tensor:
-        """The classes that conditional samples shall have, as many as samples."""
-        return torch.from_numpy(sample_labels(self.images, self.samples))
-
     def deliver(self, sample: Callable[[slice], torch.Tensor], outcome: Outcome) -> None:
         """Write samples and outcome.
 
@@ -92,7 +87,7 @@ class Task:
 
 
 class TensorImages(torch.utils.data.Dataset):
-    """The training images as float tensors in three colours or as they are, with their labels."""
+    """The training images as float tensors, from -1 to 1, with their labels, one at a time."""
 
     def __init__(self, images: ImageSet, channels: int) -> None:
         self._images = np.array(images.train.images)

@@ -31,8 +31,8 @@ def import_for_cpu() -> Any:
     """The package's module, which takes this machine for one with a GPU."""
     with mock.patch("torch.cuda.is_available", return_value=True):
         from lightweight_gan import lightweight_gan
-    torch.Tensor.cuda = lambda self, *_, **__: self
-    torch.nn.Module.cuda = lambda self, *_, **__: self
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+    torch.nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     cpu = torch.device("cpu")
     lightweight_gan.torch = TorchOnCpu(device=lambda *_: cpu)
     return lightweight_gan
