@@ -219,7 +219,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pipelines", nargs="+", default=PIPELINES, choices=PIPELINES)
     parser.add_argument("--contestants", nargs="+", default=names, choices=names)
-    parser.add_argument("--seconds", type=float, default=600.0, help="of training")
+    parser.add_argument("--seconds", type=float, default=300.0, help="of training, at most")
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--grids", type=Path, default=CACHE / "peer-grids", help="folder for grids")

@@ -88,7 +88,7 @@ def measure(seed: int, folder: Path, draws: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=12)
     folder = common.CACHE / "trainings"
     parser.add_argument("--keep", type=Path, default=folder, help="where the trainings stay")
     options = parser.parse_args()

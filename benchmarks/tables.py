@@ -71,16 +71,16 @@ def weight_gradients() -> list[str]:
 def peers() -> list[str]:
     """Ours and other packages after equal time, the nearest first."""
     lines = [
-        "| images | contestant | package | images shown | images per second | distance | "
+        "| images | contestant | package | seconds | images shown | images per second | distance | "
         "distance / floor | recall | coverage |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     found = sorted(_result("peers")["rows"], key=lambda row: row["pipeline"], reverse=True)
     for pipeline, rows in itertools.groupby(found, key=lambda row: row["pipeline"]):
         for row in sorted(rows, key=lambda row: row["frechet_distance"]):
             lines.append(
                 f"| {pipeline} | {row['contestant']} | {row['package']} | "
-                f"{row['images_shown']:,} | {row['images_per_second']:.3g} | "
+                f"{row['seconds']:.0f} | {row['images_shown']:,} | {row['images_per_second']:.3g} | "
                 f"{row['frechet_distance']:.4g} | {row['distance_over_floor']:.3g} | "
                 f"{row['recall']:.2f} | {row['coverage']:.2f} |"
             )
