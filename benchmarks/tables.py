@@ -80,7 +80,8 @@ def peers() -> list[str]:
         for row in sorted(rows, key=lambda row: row["frechet_distance"]):
             lines.append(
                 f"| {pipeline} | {row['contestant']} | {row['package']} | "
-                f"{row['seconds']:.0f} | {row['images_shown']:,} | {row['images_per_second']:.3g} | "
+                f"{row['seconds']:.0f} | {row['images_shown']:,} | "
+                f"{row['images_per_second']:.3g} | "
                 f"{row['frechet_distance']:.4g} | {row['distance_over_floor']:.3g} | "
                 f"{row['recall']:.2f} | {row['coverage']:.2f} |"
             )

@@ -46,8 +46,7 @@ def test_run_json_is_one_object_with_all_that_a_program_needs(finished_run: Fini
 def test_the_shipped_recipe_makes_good_digits_of_every_class(finished_run: FinishedRun) -> None:
     evaluation = finished_run.result.json["evaluation"]
 
-    assert 0 < evaluation["floor"] < evaluation["frechet_distance"]
-    assert evaluation["frechet_distance"] < 2 * evaluation["floor"]
+    assert 0 < evaluation["frechet_distance"] < 2 * evaluation["floor"]
     assert evaluation["class_coverage"] == 1.0
     assert evaluation["label_agreement"] > 0.95
     card = evaluation["card"]

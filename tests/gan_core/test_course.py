@@ -90,9 +90,6 @@ def test_the_snapshot_with_the_smallest_distance_is_released(
 ) -> None:
     found(distance=[9.0, 4.0, 7.0])
     run_job(make_job(kimg=0.096, monitoring=EVERY_STEP), tmp_path / "best")
-    found(distance=[9.0, 4.0])
-    steady = {"kimg": 0.064, "learning_rate_decay_start": 1.0}
-    run_job(make_job(**steady, monitoring=EVERY_STEP), tmp_path / "short")
     (end,) = journal_rows(tmp_path / "best", "end")
     assert end["released_kimg"] == 0.064
     snapshot = load_tensors(*(tmp_path / "best" / SNAPSHOT_FOLDER).iterdir())

@@ -297,27 +297,33 @@ def test_a_recorded_step_plays_what_a_played_step_plays() -> None:
             played.step(shown, probability, **kind), graphed(shown, probability, **kind)
         )
     assert len(recordings) == 4
-    for one, other in ((played.generator, replayed.generator),):
+    for one, other in (
+        (played.generator, replayed.generator),
+        (played.discriminator, replayed.discriminator),
+    ):
         pairs = zip(one.parameters(), other.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
 def test_a_cuda_graph_plays_what_the_eager_step_plays() -> None:
-    games = [new_game("bf16", penalty_interval_steps=2) for _ in range(2)]
-    for game in games:
-        game.generator.cuda()
-        game.discriminator.cuda()
-    games = [
-        AdversarialGame(g.generator, g.discriminator, TrainingSettings(), "bf16") for g in games
-    ]
-    graphed = GraphedStep(games[1].step)
+    settings = TrainingSettings(penalty_interval_steps=2, discriminator_steps=2)
+    games = []
+    for _ in range(2):
+        new = new_game("bf16")
+        networks = new.generator.cuda(), new.discriminator.cuda()
+        games.append(AdversarialGame(*networks, settings, "bf16"))
+    eager, graphed = games[0].step, GraphedStep(games[1].step)
     probability = torch.tensor(1.0, device="cuda")
     shown = Batch(*(tensor.cuda() for tensor in batch().tensors))
-    for _ in range(10):
-        eager = games[0].step(shown, probability)
-        replayed = graphed(shown, probability)
-        assert torch.allclose(eager, replayed, rtol=1e-3)
+    for index in range(20):
+        kind = {"with_penalty": index % 2 == 0, "with_generator": index % 4 < 2}
+        assert torch.allclose(
+            eager(shown, probability, **kind), graphed(shown, probability, **kind), rtol=1e-3
+        )
+    for network in ("generator", "discriminator"):
+        pairs = zip(*(getattr(game, network).parameters() for game in games), strict=True)
+        assert all(torch.allclose(a, b, atol=1e-3) for a, b in pairs)
 
 
 def test_learning_rates_of_zero_change_no_weight() -> None:

@@ -25,8 +25,6 @@ from gan_core.training.job import (
 from tests.conftest import PROJECT, subprocess_environment
 from tests.gan_core.trainings import (
     journal_rows,
-    released_bytes,
-    run_job,
     start_training,
     wait_until,
     wait_until_training,
@@ -141,25 +139,6 @@ def test_a_training_goes_on_while_its_parent_lives(
     _, told = process.communicate(timeout=60)
     assert process.returncode == 0, told
     assert (tmp_path / RELEASE_FOLDER).is_dir()
-
-
-def test_a_process_killed_in_training_continues_to_the_same_bits(
-    make_job: MakeJob, tmp_path: Path, start: Start
-) -> None:
-    job = make_job(kimg=2.0, checkpoint_interval_seconds=0.05)
-    run_job(job, tmp_path / "undisturbed")
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    job.write(folder)
-    process = start(folder)
-    wait_until((folder / CHECKPOINT_FILE).exists, "a checkpoint")
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    again = start(folder)
-    _, told = again.communicate(timeout=60)
-    assert again.returncode == 0, told
-    assert released_bytes(folder) == released_bytes(tmp_path / "undisturbed")
-    assert journal_rows(folder) == journal_rows(tmp_path / "undisturbed")
 
 
 def test_a_folder_without_a_job_is_refused(tmp_path: Path, start: Start) -> None:

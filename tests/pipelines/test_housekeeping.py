@@ -107,7 +107,9 @@ def test_files_that_a_copy_in_another_model_serves_stay(home: Path) -> None:
     client.delete_registered_model("production")
 
 
-def test_gc_leaves_what_aliases_and_the_newest_need_and_nothing_else(home: Path) -> None:
+def test_gc_leaves_what_aliases_and_the_newest_need_and_nothing_else(
+    home: Path, five_runs: Path
+) -> None:
     client = tracking.connect()
     runs = {
         version.version: version.tags["dagster.run_id"]
@@ -141,10 +143,7 @@ def test_gc_leaves_what_aliases_and_the_newest_need_and_nothing_else(home: Path)
     plan = plan_of_stripes(again)
     assert (plan.versions, plan.folders, plan.mlflow_runs, plan.dagster_runs) == ([], [], [], [])
 
-
-def test_after_gc_an_unchanged_pipeline_still_does_nothing_again(
-    home: Path, five_runs: Path
-) -> None:
+    # An unchanged pipeline still does nothing again.
     with open_quiet_instance() as instance:
         settings = tiny_settings(five_runs.parent / "images")
         pipeline = TinyPipeline("stripes", settings, instance)

@@ -48,7 +48,7 @@ def test_a_server_that_ended_by_itself_is_started_again(services: Services) -> N
 
 
 def test_a_server_that_ends_again_and_again_is_given_up_with_the_end_of_its_log(
-    services: Services,
+    services: Services, own_home: Path
 ) -> None:
     services.start("broken", "python", "-c", "print('no such table'); raise SystemExit(3)")
     with pytest.raises(
@@ -57,7 +57,8 @@ def test_a_server_that_ends_again_and_again_is_given_up_with_the_end_of_its_log(
         for _ in range(1000):
             services.start_again()
             time.sleep(0.02)
-    assert MOST_RESTARTS < 10
+    (log,) = own_home.rglob("broken.log")
+    assert len(log.read_text().splitlines()) == 1 + MOST_RESTARTS == 6
 
 
 def test_stopping_ends_the_servers_and_what_they_started(services: Services) -> None:
