@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gan_core.errors import FoundryError
+
 IMAGES_FILE = "images.npy"
 LABELS_FILE = "labels.npy"
 DESCRIPTION_FILE = "dataset.json"
@@ -58,7 +60,13 @@ class ImageSet:
 
 
 def open_image_set(folder: Path) -> ImageSet:
-    """Open a prepared set; images are read from disk when they are used."""
+    """Open a prepared set; images are read from disk when they are used.
+
+    Raises:
+        FoundryError: The folder holds none.
+    """
+    if not (folder / DESCRIPTION_FILE).exists():
+        raise FoundryError(f"{folder} holds no prepared images; materialize training_images again.")
     description = json.loads((folder / DESCRIPTION_FILE).read_text())
     images = np.load(folder / IMAGES_FILE, mmap_mode="r")
     labels = np.load(folder / LABELS_FILE)

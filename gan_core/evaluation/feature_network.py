@@ -184,7 +184,7 @@ class FeatureNetwork:
         pixels = torch.tensor(images).to(self.device).permute(0, 3, 1, 2)
         with (
             torch.autocast(self.device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
         ):
             vectors, logits = self._net(pixels)
         if self.config.kind == "random":

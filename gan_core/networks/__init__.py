@@ -1,5 +1,6 @@
 """Generators and discriminators, one family a file."""
 
+import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -51,4 +52,6 @@ def normalise_spectrally(discriminator: nn.Module) -> None:
             module.begin_by_multiplier()
     for module in list(discriminator.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
-            spectral_norm(module)
+            division = spectral_norm(module).get_submodule("parametrizations.weight.0")
+            # On a GPU, autocast would round the singular value to bf16.
+            division.forward = torch.autocast("cuda", enabled=False)(division.forward)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+from pydantic import ValidationError
 
 from gan_core.disk import is_disk_full
 from gan_core.errors import AlreadyTrainingError, FoundryError, OutOfMemoryError
@@ -63,7 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
     if not (folder / JOB_FILE).exists():
         raise FoundryError(f"{folder} holds no {JOB_FILE}; give the folder of a training job.")
-    job = TrainingJob.read(folder)
+    try:
+        job = TrainingJob.read(folder)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise FoundryError(
+            f"{folder / JOB_FILE} describes no job of this version of the program ({where}: "
+            f"{first['msg']}); materialize the generator again."
+        ) from None
     try:
         with filelock.FileLock(folder / LOCK_FILE, timeout=0):
             (folder / OWNER_FILE).write_text(str(os.getpid()))

@@ -113,6 +113,8 @@ def watch_over(
     is_best = watch.best is None or found.distance < watch.best.distance
     signs = _signs(watch, found, settings)
     in_a_row = {name: watch.in_a_row.get(name, 0) + 1 for name in signs}
+    if found.discriminator_accuracy is None and "discriminator" in watch.in_a_row:
+        in_a_row["discriminator"] = watch.in_a_row["discriminator"]  # nothing new is known
     alarms = [
         Alarm(name, signs[name], reaction_now(watch, getattr(settings, name), settings))
         for name, count in in_a_row.items()

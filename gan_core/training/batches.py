@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from gan_core.data.image_set import ImageSplit
+from gan_core.errors import OutOfMemoryError
 from gan_core.training.processes import ALONE, Processes
 
 
@@ -16,6 +17,9 @@ class ImageBatches:
         device: Where batches are needed. On the CPU the memory-mapped file itself is read.
         parts: In which a batch is learned from; each holds random images.
         processes: Each gets its own part of every batch.
+
+    Raises:
+        OutOfMemoryError: The device's memory does not hold the images.
     """
 
     def __init__(
@@ -27,7 +31,7 @@ class ImageBatches:
         processes: Processes = ALONE,
     ) -> None:
         self._images = split.images
-        self._resident = None if device.type == "cpu" else torch.tensor(split.images, device=device)
+        self._resident = None if device.type == "cpu" else _resident(split.images, device)
         labels = np.maximum(split.labels, 0)  # -1 stands for "no label", which networks do not read
         self._labels = torch.tensor(labels, device=device)
         self._seed = seed
@@ -68,10 +72,22 @@ class ImageBatches:
             if epoch != self._epoch:
                 state = np.random.SeedSequence([self._seed, epoch]).generate_state(1)
                 stream = torch.Generator().manual_seed(int(state[0]))
-                self._order = torch.randperm(size, generator=stream).to(self._device)
+                self._order = torch.randperm(size, generator=stream)
+                if self._resident is not None:  # from pinned memory, which nobody waits for
+                    self._order = self._order.pin_memory().to(self._device, non_blocking=True)
                 self._epoch = epoch
             part = self._order[position : position + count]
             parts.append(part)
             images_shown += len(part)
             count -= len(part)
         return torch.cat(parts)
+
+
+def _resident(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    try:
+        return torch.tensor(images, device=device)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"the {len(images)} training images take {images.nbytes / 1e9:.1f} GB, which the GPU's "
+            "memory does not hold; choose a smaller data.resolution, or training.device cpu."
+        ) from error

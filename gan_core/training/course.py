@@ -47,9 +47,10 @@ class Course:
         start = trainer.progress
         self._start = start
         self.images = start.images
-        self._before = start.images
+        self._before = max(0, start.images - self._settings.batch_size)
         self._steps_since_line = start.steps_since_line
         self._watch = start.watch
+        self._is_at_snapshot = False  # since a roll-back, until the next step
         self._finished = start.finished
         self.evaluation_is_due = start.evaluation_is_due
         self._clock = _Clock(start.seconds, start.images)
@@ -90,6 +91,7 @@ class Course:
     def advance(self) -> None:
         """Count one step."""
         self._before = self.images
+        self._is_at_snapshot = False
         self.images += self._settings.batch_size
         self._steps_since_line += 1
 
@@ -209,6 +211,8 @@ class Course:
             self._is_finite(with_weights=True)  # else it is an alarm, with its reaction
         chosen, images = self._trainer.released(), self.images
         best = self._watch.best
+        if best is not None and self._is_at_snapshot:
+            images = best.images
         snapshot = None
         # What an alarm has stopped is not released, whatever the settings release otherwise.
         wants_best = self._settings.monitoring.release == "best" or self._finished == ALARM
@@ -304,6 +308,7 @@ class Course:
             self._trainer.return_to_snapshot(self._folder, best.images)
             self._trainer.rate_factor *= self._settings.alarms.rate_factor
             self._watch = self._watch.rolled_back()
+            self._is_at_snapshot = True
             self._begin_line()
 
 

@@ -34,7 +34,7 @@ KILLED = (
 )
 
 # Raised when the same job would train another generator.
-ENGINE_VERSION = 5
+ENGINE_VERSION = 6
 
 # Settings of the training that a job may have otherwise than the one it continues.
 NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes")

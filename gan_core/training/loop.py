@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from gan_core.data.image_set import open_image_set
+from gan_core.device import choose_device
 from gan_core.errors import FoundryError, OutOfMemoryError
 from gan_core.training.batches import ImageBatches
 from gan_core.training.course import Course
@@ -15,7 +16,7 @@ from gan_core.training.processes import ALONE, Processes
 from gan_core.training.trainer import Trainer
 
 # In messages of errors that have no class of their own.
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 def train(
@@ -64,6 +65,8 @@ def _train(
     torch.set_num_threads(job.threads)
     keep_freed_memory()
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    choose_device(job.device)
     settings = job.training
     images = open_image_set(job.image_set)
     if images.sha256 != job.image_set_sha256:

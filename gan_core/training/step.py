@@ -88,6 +88,7 @@ class AdversarialGame:
         )
         self.uniforms = 2 + 3 * self._augment.uniforms
         self._bf16 = precision == "bf16"
+        self._alone = processes.count == 1
         device = next(generator.parameters()).device
         self._device_type = device.type
         self.generator_optimizer = self._adam(generator, settings.generator_learning_rate)
@@ -152,7 +153,7 @@ class AdversarialGame:
                 loss, report = self._discriminator_loss(
                     part, fakes[-1].detach(), probability, with_penalty=with_penalty
                 )
-                (loss / len(parts)).backward()
+                self._learn(self.discriminator, loss / len(parts))
             reports.append(report)
         self.discriminator_optimizer.step()
 
@@ -166,7 +167,7 @@ class AdversarialGame:
                 with without_averaging(self._playing_generator, averaging=last):
                     fake = fakes[0] if len(parts) == 1 else self._generate(part)
                     loss = self._generator_loss(part, fake, probability) / len(parts)
-                    loss.backward()
+                    self._learn(self.generator, loss)
                 generator_loss = generator_loss + loss.detach()
             self.generator_optimizer.step()
             self.discriminator.requires_grad_(True)
@@ -174,6 +175,14 @@ class AdversarialGame:
         scalars = torch.stack(reports).mean(dim=0)
         scaled = generator_loss * self._settings.discriminator_steps
         return torch.cat([scalars[:1], scaled[None], scalars[1:]])
+
+    def _learn(self, player: nn.Module, loss: torch.Tensor) -> None:
+        """Add the loss's gradient to that of the player's weights.
+
+        Penalties make leaves of the images, whose own gradient nobody reads. Of several processes,
+        gradients are only averaged if all are asked for.
+        """
+        loss.backward(inputs=list(player.parameters()) if self._alone else None)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device_type, torch.bfloat16, enabled=self._bf16)

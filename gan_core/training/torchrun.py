@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import tempfile
 import threading
 import time
 import warnings
@@ -11,7 +12,11 @@ from pathlib import Path
 
 import filelock
 import torch
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import (
+    DefaultLogsSpecs,
+    LogsSpecs,
+    SignalException,
+)
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -49,6 +54,15 @@ def train_in_processes(
             f"training.processes is {job.training.processes}, but this machine has "
             f"{torch.cuda.device_count()} GPUs; use at most as many."
         )
+    if reason := should_stop():
+        return reason
+    with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:
+        return _launch(job, folder, should_stop, DefaultLogsSpecs(log_dir=logs))
+
+
+def _launch(
+    job: TrainingJob, folder: Path, should_stop: Callable[[], str | None], logs: LogsSpecs
+) -> str | None:
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -58,9 +72,8 @@ def train_in_processes(
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
+        logs_specs=logs,
     )
-    if reason := should_stop():
-        return reason
     _pass_on_signal(should_stop)
     try:
         elastic_launch(config, _train_as_one)(str(folder), os.getpid())

@@ -182,6 +182,6 @@ GENERATOR = Stage(
     upstream=("training_images", "feature_network"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     pool=POOL,
-    version="4",
+    version="5",
     resumes=True,
 )

@@ -84,6 +84,12 @@ def test_a_training_without_lines_between_evaluations_says_nothing_of_the_discri
     assert not any(alarms)
 
 
+def test_evaluations_without_a_line_between_them_do_not_hide_a_discriminator_that_wins() -> None:
+    bad, unknown = BAD["discriminator"], {"discriminator_accuracy": None}
+    _, alarms = look_at(bad, unknown, bad, unknown, bad, unknown)
+    assert [len(given) for given in alarms] == [0, 0, 0, 0, 1, 0]
+
+
 def test_the_message_of_an_alarm_has_the_numbers() -> None:
     _, alarms = look_at({}, *[{"distance": 31.25}] * 3)
     assert alarms[3][0].message == (

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from gan_core.data.image_set import ImageSplit
+from gan_core.errors import OutOfMemoryError
 from gan_core.training.batches import ImageBatches
 
 COUNT = 50
@@ -74,3 +75,14 @@ def test_images_come_with_their_own_labels_from_minus_one_to_one(split: ImageSpl
 def test_images_without_labels_come_with_labels_that_networks_may_be_given() -> None:
     split = ImageSplit(np.zeros((5, 4, 4, 1), np.uint8), np.full(5, -1))
     assert batches_of(split)(0, 5)[1].tolist() == [0] * 5
+
+
+def test_images_that_a_gpu_does_not_hold_are_one_sentence(
+    split: ImageSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "tensor", full)
+    with pytest.raises(OutOfMemoryError, match="the 50 training images take 0.0 GB, which the GPU"):
+        ImageBatches(split, 0, torch.device("cuda"))

@@ -135,6 +135,20 @@ def test_a_training_that_ends_before_its_first_line_has_one_all_the_same(
     assert line["discriminator_loss"] > 0
 
 
+def test_a_stop_in_the_evaluation_that_ends_the_training_changes_no_line(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    monitoring = {**EVERY_STEP, "patience_evaluations": 2}
+    job = make_job(monitoring=monitoring, learning_rate_decay_start=0.0)
+    found(distance=[9.0, 10.0, 10.0])
+    run_job(job, tmp_path / "undisturbed")
+    found(distance=[9.0, 10.0, 10.0])
+    assert run_job(job, tmp_path / "stopped", after_steps(5)) == "enough"  # asked twice a step
+    assert len(journal_rows(tmp_path / "stopped", "evaluation")) == 2
+    run_job(job, tmp_path / "stopped")
+    assert journal_rows(tmp_path / "stopped") == journal_rows(tmp_path / "undisturbed")
+
+
 def test_a_roll_back_begins_patience_anew(
     make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
 ) -> None:
@@ -266,6 +280,18 @@ def test_a_roll_back_returns_to_the_best_snapshot_with_lower_rates(
     progress = read_progress(tmp_path / CHECKPOINT_FILE)
     assert progress is not None
     assert (progress.rate_factor, progress.watch.roll_backs) == (0.5, 1)
+
+
+def test_after_a_roll_back_at_the_end_the_snapshots_images_are_told(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(distance=[5.0, 10.0])
+    monitoring = {**EVERY_STEP, "release": "last"}
+    alarms = {"evaluations": 1}
+    run_job(make_job(kimg=0.064, monitoring=monitoring, alarms=alarms), tmp_path)
+    assert [row["reaction"] for row in journal_rows(tmp_path, "alarm")] == ["roll_back"]
+    (end,) = journal_rows(tmp_path, "end")
+    assert (end["images"], end["released_kimg"]) == (64, 0.032)
 
 
 def test_roll_backs_without_end_are_a_stop(

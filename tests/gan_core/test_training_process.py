@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -147,6 +148,33 @@ def test_a_folder_without_a_job_is_refused(tmp_path: Path, start: Start) -> None
     assert process.returncode == EXIT_USER_ERROR
     assert f"error: {tmp_path} holds no {JOB_FILE}" in told
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"image_set": "gone"},
+            "error: gone holds no prepared images; materialize training_",
+        ),
+        ({"device": "tpu"}, "job.json describes no job of this version of the program (device: In"),
+    ],
+)
+def test_a_job_that_cannot_be_trained_here_is_one_sentence(
+    changes: dict[str, str],
+    sentence: str,
+    make_job: MakeJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the test's process keeps its own
+    values = json.loads(make_job().model_dump_json())
+    (tmp_path / JOB_FILE).write_text(json.dumps({**values, **changes}))
+    assert main([str(tmp_path)]) == EXIT_USER_ERROR
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert len(told.splitlines()) == 1
 
 
 def test_a_full_disk_is_one_sentence(
