@@ -17,7 +17,8 @@ install: .venv/installed  ## make .venv and install the program
 # Two tests at a time, each on one core. The longest in the browser begins while the run is made
 # that tests/e2e looks at.
 test: lint chromium  ## all that CI runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 tests/gan_core tests/pipelines
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+	  tests/gan_core tests/pipelines tests/benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	  tests/browser tests/e2e tests/faults
 

@@ -91,6 +91,9 @@ def test_a_run_of_the_command_line_finds_all_of_it_done(ui: RunningUi, digits_ru
     again = run_command(ui.home, "run", "digits", *settings, "--json")
     assert again.status == 0, again.stderr
     assert again.stderr.count("unchanged, reused") == len(STAGES)
+    assert (again.json["version"], again.json["alias"]) == (1, "champion")
+    runs = ui.ask_mlflow("runs/search", experiment_ids=[ui.experiments()["digits"]]).json()["runs"]
+    assert [run["info"]["run_id"] for run in runs] == [again.json["mlflow_run_id"]]
     assert ui.run_statuses() == {digits_run: "SUCCESS", again.json["dagster_run_id"]: "SUCCESS"}
 
 

@@ -129,16 +129,6 @@ def test_the_archive_makes_the_exported_images_again(finished_run: FinishedRun) 
     np.testing.assert_array_equal(png, saved["images"][5, :, :, 0])
 
 
-def test_an_unchanged_pipeline_is_not_trained_again(finished_run: FinishedRun) -> None:
-    again = run_command(finished_run.home, "run", "digits", "--set", "training.threads=1", "--json")
-
-    assert again.status == 0, again.stderr
-    assert again.stderr.count("unchanged, reused") == len(STAGES)
-    assert again.json["version"] == 1
-    assert again.json["alias"] == "champion"
-    assert again.json["mlflow_run_id"] == finished_run.result.json["mlflow_run_id"]
-
-
 def test_sample_writes_images_of_a_registered_model(
     finished_run: FinishedRun, tmp_path: Path
 ) -> None:
