@@ -48,6 +48,7 @@ CARRIED_FILES = (
     "networks/convolution.py",
     "networks/dcgan.py",
     "networks/pixels.py",
+    "networks/players.py",
     "networks/resnet.py",
     "notification_settings.py",
     "operation_settings.py",

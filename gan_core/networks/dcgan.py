@@ -7,15 +7,14 @@ discriminator (Miyato and Koyama 2018).
 import itertools
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .convolution import Conv2d, ConvTranspose2d
 from .pixels import FlattenPixels, MeanOverPixels
+from .players import Discriminator, Generator
 
 
-class DcganGenerator(nn.Module):
+class DcganGenerator(Generator):
     """Maps latents to images.
 
     Args:
@@ -32,12 +31,7 @@ class DcganGenerator(nn.Module):
         shape: tuple[int, int, int],
         classes: int,
     ) -> None:
-        super().__init__()
-        height, width, image_channels = shape
-        factor = 2 ** (len(channels) - 1)
-        self.coarsest = (channels[0], height // factor, width // factor)
-        self.embedding = nn.Embedding(classes, latent_dim) if classes else None
-        self.project = nn.Linear(latent_dim, channels[0] * (height // factor) * (width // factor))
+        super().__init__(latent_dim, channels, shape, classes)
         layers: list[nn.Module] = [nn.BatchNorm2d(channels[0]), nn.ReLU()]
         for coarse, fine in itertools.pairwise(channels):
             layers += [
@@ -45,26 +39,11 @@ class DcganGenerator(nn.Module):
                 nn.BatchNorm2d(fine),
                 nn.ReLU(),
             ]
-        layers += [Conv2d(channels[-1], image_channels, kernel_size=3, padding=1), nn.Tanh()]
+        layers += [Conv2d(channels[-1], shape[2], kernel_size=3, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Generate images.
 
-        Args:
-            latents: float, shape (n, latent_dim), standard normal.
-            labels: int64, shape (n,); not read by an unconditional generator.
-
-        Returns:
-            float, shape (n, channels, height, width), from -1 to 1.
-        """
-        if self.embedding is not None:
-            latents = latents + self.embedding(labels)
-        features = self.project(latents).view(-1, *self.coarsest)
-        return self.layers(features.contiguous(memory_format=torch.channels_last))
-
-
-class DcganDiscriminator(nn.Module):
+class DcganDiscriminator(Discriminator):
     """Maps images to the logit of the probability that they are real.
 
     After the convolutions, each of which sees a part of the image, one hidden layer sees all of it.
@@ -86,7 +65,6 @@ class DcganDiscriminator(nn.Module):
         classes: int,
         head: Literal["hidden", "mean"] = "hidden",
     ) -> None:
-        super().__init__()
         layers: list[nn.Module] = []
         previous = shape[2]
         for width in channels[:-1]:
@@ -100,27 +78,4 @@ class DcganDiscriminator(nn.Module):
             layers += [FlattenPixels(), nn.Linear(inputs, channels[-1]), nn.LeakyReLU(0.2)]
         else:
             layers += [MeanOverPixels()]
-        self.layers = nn.Sequential(*layers)
-        self.score = nn.Linear(channels[-1], 1)
-        self.embedding = nn.Embedding(classes, channels[-1]) if classes else None
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Judge images.
-
-        Args:
-            images: float, shape (n, channels, height, width), from -1 to 1.
-            labels: int64, shape (n,); not read by an unconditional discriminator.
-
-        Returns:
-            Logits, float, shape (n,); their sigmoid is the probability of "real".
-        """
-        features = self.layers(images)
-        logits = self.score(features).squeeze(1)
-        if self.embedding is not None:
-            logits = logits + (self.embedding(labels) * features).sum(dim=1)
-        return logits
-
-    @torch.no_grad()
-    def probability(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Probability that each image is real, float, shape (n,), from 0 to 1."""
-        return F.sigmoid(self(images, labels))
+        super().__init__(layers, channels[-1], classes)

@@ -16,6 +16,7 @@ from torch import nn
 
 from .convolution import Conv2d
 from .pixels import MeanOverPixels
+from .players import Discriminator, Generator
 
 SLOPE = 0.2  # of leaky ReLUs for negative inputs, as in DCGAN's discriminator
 
@@ -58,7 +59,7 @@ class ResidualBlock(nn.Module):
         return features + self.multiplier * self.last(branch)
 
 
-class ResnetGenerator(nn.Module):
+class ResnetGenerator(Generator):
     """Maps latents to images.
 
     Args:
@@ -77,12 +78,7 @@ class ResnetGenerator(nn.Module):
         shape: tuple[int, int, int],
         classes: int,
     ) -> None:
-        super().__init__()
-        height, width, image_channels = shape
-        factor = 2 ** (len(channels) - 1)
-        self.coarsest = (channels[0], height // factor, width // factor)
-        self.embedding = nn.Embedding(classes, latent_dim) if classes else None
-        self.project = nn.Linear(latent_dim, channels[0] * (height // factor) * (width // factor))
+        super().__init__(latent_dim, channels, shape, classes)
         initialise(self.project)
         branches = blocks_per_resolution * len(channels)
         layers: list[nn.Module] = residual_blocks(channels[0], blocks_per_resolution, branches)
@@ -90,27 +86,12 @@ class ResnetGenerator(nn.Module):
             # Nearest, because the gradient of bilinear resampling is not reproducible on a GPU.
             layers += [*change_of_channels(coarse, fine), nn.Upsample(scale_factor=2)]
             layers += residual_blocks(fine, blocks_per_resolution, branches)
-        to_image = Conv2d(channels[-1], image_channels, kernel_size=3, padding=1)
+        to_image = Conv2d(channels[-1], shape[2], kernel_size=3, padding=1)
         initialise(to_image, SLOPE)
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), to_image, nn.Tanh())
 
-    def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Generate images.
 
-        Args:
-            latents: float, shape (n, latent_dim), standard normal.
-            labels: int64, shape (n,); not read by an unconditional generator.
-
-        Returns:
-            float, shape (n, channels, height, width), from -1 to 1.
-        """
-        if self.embedding is not None:
-            latents = latents + self.embedding(labels)
-        features = self.project(latents).view(-1, *self.coarsest)
-        return self.layers(features.contiguous(memory_format=torch.channels_last))
-
-
-class ResnetDiscriminator(nn.Module):
+class ResnetDiscriminator(Discriminator):
     """Maps images to the logit of the probability that they are real.
 
     Args:
@@ -128,7 +109,6 @@ class ResnetDiscriminator(nn.Module):
         shape: tuple[int, int, int],
         classes: int,
     ) -> None:
-        super().__init__()
         branches = blocks_per_resolution * len(channels)
         from_image = Conv2d(shape[2], channels[0], kernel_size=3, padding=1)
         initialise(from_image)
@@ -136,34 +116,12 @@ class ResnetDiscriminator(nn.Module):
         for fine, coarse in itertools.pairwise(channels):
             layers += [nn.AvgPool2d(2), *change_of_channels(fine, coarse)]
             layers += residual_blocks(coarse, blocks_per_resolution, branches)
-        self.layers = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), MeanOverPixels())
-        self.score = nn.Linear(channels[-1], 1)
+        layers += [nn.LeakyReLU(SLOPE), MeanOverPixels()]
+        super().__init__(layers, channels[-1], classes)
         initialise(self.score)
-        self.embedding = nn.Embedding(classes, channels[-1]) if classes else None
         if self.embedding is not None:
             # As large a part of the logit as the score.
             nn.init.normal_(self.embedding.weight, std=channels[-1] ** -0.5)
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Judge images.
-
-        Args:
-            images: float, shape (n, channels, height, width), from -1 to 1.
-            labels: int64, shape (n,); not read by an unconditional discriminator.
-
-        Returns:
-            Logits, float, shape (n,); their sigmoid is the probability of "real".
-        """
-        features = self.layers(images)
-        logits = self.score(features).squeeze(1)
-        if self.embedding is not None:
-            logits = logits + (self.embedding(labels) * features).sum(dim=1)
-        return logits
-
-    @torch.no_grad()
-    def probability(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Probability that each image is real, float, shape (n,), from 0 to 1."""
-        return F.sigmoid(self(images, labels))
 
 
 def residual_blocks(channels: int, count: int, branches: int) -> list[nn.Module]:
