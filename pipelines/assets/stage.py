@@ -9,7 +9,7 @@ import datetime
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,37 +73,49 @@ class StageContext:
         return stage_path(store_folder(), self.pipeline, self.stage, key)
 
     def upstream(self, stage: str) -> Path:
-        """The folder that another stage left: in this run, or else the latest time.
+        """The folder that another stage left, as `_materialization` chooses among them.
 
         Raises:
             FoundryError: It was never materialized, or its folder is gone.
         """
         asset_key = dg.AssetKey([self.pipeline, stage])
-        records = self._materializations(asset_key)
-        run_id = self.run_id
-        own = [record for record in records if record.run_id == run_id]
+        found = self._materialization(asset_key)
         name = asset_key.to_user_string()
-        if not records:
+        if found is None:
             raise FoundryError(
                 f"{name} was never materialized; materialize it before "
                 f"{self.pipeline}/{self.stage}."
             )
-        key = data_version((own or records)[0])
+        key = data_version(found)
         folder = stage_path(store_folder(), self.pipeline, stage, key)
         if not key or not folder.exists():
             raise FoundryError(f"the folder {folder} of {name} is gone; materialize {name} again.")
         return folder
 
+    def _materialization(self, asset_key: dg.AssetKey) -> dg.EventLogEntry | None:
+        """The last of this run, else of the nearest run that it goes on from, else of any run.
+
+        A run that Dagster, or a person, starts again from its failure skips what was done before:
+        that was done with its settings, while the latest may be of a run with others.
+        """
+        instance = self.dagster.instance
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        run: dg.DagsterRun | None = self.dagster.run
+        while run is not None:
+            for event in reversed(instance.all_logs(run.run_id, of_type=kind)):
+                made = event.asset_materialization
+                if made is not None and made.asset_key == asset_key:
+                    return event
+            parent = run.get_parent_run_id()
+            run = instance.get_run_by_id(parent) if parent else None
+        return instance.get_latest_materialization_event(asset_key)
+
     def was_recorded(self, key: str) -> bool:
         """Whether a run before this one recorded this stage with this key, as Dagster remembers."""
-        records = self._materializations(dg.AssetKey([self.pipeline, self.stage]))
-        return any(data_version(record) == key for record in records)
-
-    def _materializations(self, asset_key: dg.AssetKey) -> Sequence[dg.EventLogRecord]:
-        """The latest, newest first."""
-        return self.dagster.instance.fetch_materializations(
-            asset_key, limit=MATERIALIZATIONS_SEARCHED
+        records = self.dagster.instance.fetch_materializations(
+            dg.AssetKey([self.pipeline, self.stage]), limit=MATERIALIZATIONS_SEARCHED
         ).records
+        return any(data_version(record) == key for record in records)
 
 
 @dataclass(frozen=True)

@@ -577,6 +577,19 @@ def test_a_champion_with_an_alias_of_its_owners_is_still_told_as_the_champion(
     assert (shown["version"], shown["alias"]) == (present.version, "champion")
 
 
+def test_a_run_that_is_started_again_goes_on_with_what_it_had_and_not_with_what_came_since(
+    fresh: TinyPipeline,
+) -> None:
+    prepared = ("raw_images", "training_images")
+    failed = fresh.run(*prepared)
+    latest = fresh.run(*prepared, "feature_network", data__split_seed=1)
+    retried = fresh.run("feature_network", parent=failed)
+    again = fresh.run("feature_network", parent=retried)
+    networks = [data_versions(run)["feature_network"] for run in (latest, retried, again)]
+    assert networks[1] == networks[2] != networks[0]
+    assert metadata(again)["feature_network"]["reused"] is True
+
+
 def test_a_folder_that_was_removed_is_a_sentence(fresh: TinyPipeline) -> None:
     version = data_versions(fresh.run("raw_images"))["raw_images"]
     folder = store_folder() / "stripes" / "raw_images" / version

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import PIL.Image
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
 from gan_core.config import PipelineSettings
 from pipelines.components.gan_pipeline import STAGES
@@ -84,8 +85,14 @@ class TinyPipeline:
     settings: PipelineSettings
     instance: dg.DagsterInstance
 
-    def run(self, *stages: str, **overrides: Any) -> Run:
-        """Materialize some stages, or all; in the overrides' names `__` stands for the dot."""
+    def run(self, *stages: str, parent: Run | None = None, **overrides: Any) -> Run:
+        """Materialize some stages, or all.
+
+        Args:
+            stages: Their names.
+            parent: The run that Dagster started again as this one.
+            overrides: Of settings; in their names `__` stands for the dot.
+        """
         assets = [stage.build_asset(self.name, self.settings, in_process=True) for stage in STAGES]
         values = {key.replace("__", "."): value for key, value in overrides.items()}
         return dg.materialize(
@@ -97,6 +104,7 @@ class TinyPipeline:
                 **run_config(values),
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
+            tags={PARENT_RUN_ID_TAG: parent.run_id} if parent else {},
             raise_on_error=False,
         )
 
