@@ -201,6 +201,11 @@ class TrackedRun:
                 synchronous=True,
             )
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it came to its end; one that failed or was interrupted did not."""
+        return bool(self.client.get_run(self.run_id).info.status == "FINISHED")
+
     def end(self, status: RunStatus) -> None:
         """Mark the run as over."""
         self.client.set_terminated(self.run_id, status)

@@ -29,7 +29,8 @@ def tracked_run(stage: StageContext, path: Path) -> TrackedRun:
     run = _open_run(stage, path.name, path)
     with tracking_errors():
         run.ship_journal(path, path / JOURNAL_FILE, (path / JOURNAL_FILE).stat().st_size)
-        run.end("FINISHED")
+        if not run.is_finished:  # one that is keeps the time at which it ended
+            run.end("FINISHED")
     return run
 
 

@@ -421,12 +421,15 @@ def test_a_second_run_reuses_every_stage_and_registers_nothing_new(
 ) -> None:
     client = tracking.connect()
     versions = registry.versions(client, "stripes")
+    mlflow_run = metadata(first_run)["generator"]["mlflow_run_id"]
+    ended = client.get_run(mlflow_run).info.end_time
     again = labelled.run()
     assert {stage: values["reused"] for stage, values in metadata(again).items()} == dict.fromkeys(
         ALL, True
     )
     assert data_versions(again) == data_versions(first_run)
     assert registry.versions(client, "stripes") == versions
+    assert client.get_run(mlflow_run).info.end_time == ended
 
 
 def test_a_changed_setting_redoes_only_what_depends_on_it(labelled: TinyPipeline) -> None:
