@@ -215,6 +215,8 @@ def _plan_mlflow(
     if experiment is None:
         return
     needed = {version.run_id for version in staying}
+    # Nothing is under way in this home: what runs still was killed. A server has others' runs, too.
+    of_this_home = home.tracking_uri() == home.local_tracking_uri()
     runs = _mlflow_runs(client, experiment.experiment_id)
     ours = [run for run in runs if tracking.KEY_TAG in run.data.tags]
     plan.mlflow_runs = [
@@ -223,7 +225,7 @@ def _plan_mlflow(
         if index >= keep
         and run.info.run_id not in needed
         and run.data.tags[tracking.KEY_TAG] not in generator_keys
-        and run.info.status != "RUNNING"
+        and (run.info.status != "RUNNING" or of_this_home)
     ]
     run_ids = {run.info.run_id for run in ours}
     served = _served_files(client, plan)

@@ -234,6 +234,26 @@ def test_what_somebody_else_made_or_threw_away_stays(mlflow_home: Path) -> None:
     assert names == {"Default", "precious", "theirs", "digits"}
 
 
+def test_what_still_runs_in_mlflow_was_killed_unless_another_home_can_train_there(
+    mlflow_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tracking.connect()
+    experiment = client.create_experiment("digits")
+    for number in range(2):
+        client.create_run(experiment, tags={tracking.KEY_TAG: f"key{number}"}, start_time=number)
+    _newest, killed = (run.info.run_id for run in client.search_runs([experiment]))
+
+    def planned() -> list[str]:
+        plans = {plan.pipeline: plan for plan in collect(1, dry_run=True).plans}
+        return plans["digits"].mlflow_runs
+
+    assert planned() == [killed]
+    elsewhere = mlflow_home.rename(mlflow_home.with_name("elsewhere")) / "mlflow" / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
+    assert planned() == []
+    assert tracking.connect().get_run(killed).info.status == "RUNNING"
+
+
 def test_a_collection_that_was_cut_off_is_finished_by_the_next(
     mlflow_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
