@@ -201,6 +201,10 @@ class TrackedRun:
                 synchronous=True,
             )
 
+    def begin(self, name: str | None = None) -> None:
+        """Mark the run as under way, whatever became of it before, and name it if there is one."""
+        self.client.update_run(self.run_id, status="RUNNING", name=name)
+
     @property
     def is_finished(self) -> bool:
         """Whether it came to its end; one that failed or was interrupted did not."""

@@ -74,6 +74,9 @@ def _work(stage: StageContext) -> StageResult:
                 except (FoundryError, TrainingCrashedError):
                     follower.fail()
                     raise
+                except dg.DagsterExecutionInterruptedError:
+                    follower.interrupt()
+                    raise
     run = tracked_run_if_reachable(stage, path)
     rows = [row for _, row in read_journal(path / JOURNAL_FILE)]
     return StageResult(path.name, folder.reused, _metadata(stage.pipeline, path, rows, run))

@@ -132,8 +132,10 @@ class JournalFollower:
         try:
             with tracking_errors():
                 if self._run is None:
-                    self._run = _open_run(self._stage, self._key, self._folder)
-                    self._run.set_tags(_dagster_tags(self._stage.run_id))
+                    run = _open_run(self._stage, self._key, self._folder)
+                    run.begin()
+                    run.set_tags(_dagster_tags(self._stage.run_id))
+                    self._run = run
                 if checkpoint is not None:
                     self._run.ship_journal(
                         self._folder, self._folder / JOURNAL_FILE, checkpoint.journal_bytes
@@ -151,6 +153,16 @@ class JournalFollower:
                 self._run.end("FAILED")
         except FoundryError as error:
             self._stage.dagster.log.warning(f"MLflow was not told of the failure: {error}")
+
+    def interrupt(self) -> None:
+        """Mark the MLflow run as interrupted, if there is one; a later attempt may finish it."""
+        if self._run is None:
+            return  # who interrupts does not wait until there is one
+        try:
+            with tracking_errors():
+                self._run.end("KILLED")
+        except FoundryError as error:
+            self._stage.dagster.log.warning(f"MLflow was not told of the interruption: {error}")
 
 
 def describe_alarm(row: dict[str, Any]) -> str:

@@ -104,7 +104,8 @@ class SweepRuns:
     def _open_parent(self) -> TrackedRun:
         if self._parent is None:
             run = tracking.open_run(self.pipeline, self.settings, self.key, self.tags, SWEEP_TAG)
-            self._parent = _begin(run, "sweep")
+            run.begin("sweep")
+            self._parent = run
         return self._parent
 
     def _open_child(self, index: int, settings: PipelineSettings) -> TrackedRun:
@@ -115,7 +116,8 @@ class SweepRuns:
             }
             key = f"{self.key}/{index}"
             run = tracking.open_run(self.pipeline, settings, key, tags, TRIAL_TAG)
-            self._children[index] = _begin(run, f"trial {index}")
+            run.begin(f"trial {index}")
+            self._children[index] = run
         return self._children[index]
 
     def _ship(self, index: int, settings: PipelineSettings, folder: Path, length: int) -> None:
@@ -149,9 +151,3 @@ class SweepRuns:
             publish("note", "sweep", text=f"the sweep goes on without MLflow: {error}")
             return False
         return True
-
-
-def _begin(run: TrackedRun, name: str) -> TrackedRun:
-    """Mark a run as under way, whatever became of it before."""
-    run.client.update_run(run.run_id, status="RUNNING", name=name)
-    return run

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -33,9 +34,10 @@ from gan_core.training.journal import read_journal
 from pipelines import evaluating, ledger, promotion, registry, tracking
 from pipelines.assets.generator import released_distance
 from pipelines.assets.stage import Stage, StageContext, StageResult
+from pipelines.assets.tracked_training import JournalFollower
 from pipelines.components.gan_pipeline import STAGES
 from pipelines.home import store_folder
-from pipelines.launch import TrainingCrashedError
+from pipelines.launch import TrainingCrashedError, run_job
 from pipelines.settings_overrides import RESOURCE_KEY, SettingsOverrides
 from pipelines.start_weights import fetch_start
 from tests.pipelines.tiny_pipeline import (
@@ -172,6 +174,14 @@ def champion(client: MlflowClient) -> registry.RegisteredVersion:
     return registry.get_version(client, "stripes", number)
 
 
+def mlflow_status(pipeline: str) -> str:
+    """Of the only run."""
+    client = tracking.connect()
+    experiment = client.get_experiment_by_name(pipeline)
+    (run,) = client.search_runs([experiment.experiment_id])
+    return str(run.info.status)
+
+
 def inline_pictures(result: Run) -> dict[str, bytes]:
     """PNG bytes of each picture in Dagster's pages, by stage and name."""
     found = {}
@@ -282,6 +292,39 @@ def test_a_crashed_training_is_tried_again_and_an_interrupted_one_is_not(
     fresh = replace(fresh, settings=fresh.settings.model_copy(update={"operation": TWICE_MORE}))
     assert not fresh.run("generator").success
     assert len(tried) == attempts
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TrainingCrashedError("out of memory"), "FAILED"),
+        (dg.DagsterExecutionInterruptedError(), "KILLED"),
+    ],
+)
+def test_mlflow_says_what_became_of_a_training_and_when_it_goes_on(
+    fresh: TinyPipeline, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str
+) -> None:
+    seen = []
+
+    def ends(_: Path, follower: JournalFollower) -> None:
+        follower([])
+        raise error
+
+    def goes_on(folder: Path, follower: JournalFollower) -> None:
+        def follow(rows: list[dict[str, Any]]) -> None:
+            follower(rows)
+            seen.append(mlflow_status(fresh.name))
+
+        run_job(folder, follow)
+
+    fresh.run("raw_images", "training_images", "feature_network")
+    monkeypatch.setattr("pipelines.assets.generator.run_job", ends)
+    assert not fresh.run("generator").success
+    assert mlflow_status(fresh.name) == status
+    monkeypatch.setattr("pipelines.assets.generator.run_job", goes_on)
+    assert fresh.run("generator").success
+    assert set(seen) == {"RUNNING"}
+    assert mlflow_status(fresh.name) == "FINISHED"
 
 
 @pytest.mark.parametrize(
