@@ -53,6 +53,7 @@ class RunDisplay:
     def _stop_bar(self) -> None:
         if self._task is not None:
             self._progress.stop()
+            self._progress.remove_task(self._task)  # the next training has a bar of its own
             self._task = None
 
     def __call__(self, event: ProgressEvent) -> None:

@@ -93,6 +93,20 @@ def test_a_live_bar_stays_on_its_line_and_goes_when_its_stage_ends() -> None:
     assert "\x1b[?25h" in shown.raw  # and the cursor is visible again
 
 
+def test_the_bar_of_a_training_does_not_stand_below_that_of_the_next() -> None:
+    shown = ShownText(is_terminal=True)
+    with RunDisplay(shown.console) as display:
+        for trial in range(3):
+            display(training_event(trial + 1.0))
+            display(ProgressEvent("trial_finished", "trial", {"outcome": "complete", "text": "."}))
+            before = len(shown.text)
+        display(training_event(17.0))
+        display(FINISHED)
+
+    assert "17/20 kimg" in shown.text[before:]
+    assert "3/20 kimg" not in shown.text[before:]
+
+
 def test_a_display_left_during_training_gives_the_cursor_back() -> None:
     shown = ShownText(is_terminal=True)
     with pytest.raises(KeyboardInterrupt), RunDisplay(shown.console) as display:
