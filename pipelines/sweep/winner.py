@@ -12,6 +12,7 @@ import yaml
 from gan_core.config import PipelineSettings, apply_overrides, flat_settings, parse_settings
 from gan_core.errors import FoundryError
 from pipelines.home import PROJECT
+from pipelines.pipeline_files import read_pipeline_file
 from pipelines.sweep.study import TrialRecord
 from pipelines.sweep.yaml_edit import set_values
 
@@ -28,7 +29,7 @@ class Winner:
         record: The trial.
         changes: What it has otherwise than the pipeline, by dotted key.
         diff: Of the pipeline's file, for `git apply` in the project's root; None where that file is
-            written in a way that cannot be edited, or has changed since.
+            written in a way that cannot be edited, or has changed since, or is gone.
     """
 
     record: TrialRecord
@@ -81,14 +82,15 @@ def write_winner(folder: Path, winner: Winner | None) -> list[Path]:
 
 
 def _diff(file: Path, settings: PipelineSettings, changes: Mapping[str, Any]) -> str | None:
-    with file.open(encoding="utf-8", newline="") as opened:
-        before = opened.read()
     shown = str(file.relative_to(PROJECT) if file.is_relative_to(PROJECT) else file.name)
     try:
+        read_pipeline_file(file)  # a sweep takes long: it may have become anything, or be gone
+        with file.open(encoding="utf-8", newline="") as opened:
+            before = opened.read()
         after = set_values(before, _plain(changes), ATTRIBUTES)
         read = parse_settings(yaml.safe_load(after)[ATTRIBUTES], shown)
         understood = _recipe(read) == _recipe(apply_overrides(settings, changes, "the winner"))
-    except (yaml.YAMLError, KeyError, FoundryError):
+    except (OSError, yaml.YAMLError, KeyError, FoundryError):
         understood = False
     if not understood:
         return None

@@ -156,6 +156,33 @@ def test_where_the_own_settings_are_the_best_there_is_no_diff_and_an_old_one_goe
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(None, id="gone"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"- training\n", id="a list"),
+        pytest.param(b"training\n", id="a word"),
+        pytest.param(b"? [a, b]\n: c\n", id="a list as a key"),
+        pytest.param(b"attributes: {data: \xe9}\n", id="not UTF-8"),
+        pytest.param(b"attributes: {\n", id="not YAML"),
+        pytest.param(b"attributes:\n- training\n", id="a list of attributes"),
+    ],
+)
+def test_whatever_became_of_the_file_meanwhile_the_winner_is_told_without_a_diff(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "faces" / "defs.yaml"
+    file.parent.mkdir()
+    if content is not None:
+        file.write_bytes(content)
+    settings = read_pipeline_file(pipeline_files()["digits"])
+    winner = choose_winner([record(1, 8.0, CHANGES)], settings, file)
+    assert winner is not None
+    assert winner.diff is None
+    assert [path.name for path in write_winner(tmp_path, winner)] == ["winner.yaml"]
+
+
 def test_a_file_that_cannot_be_edited_leaves_the_settings_without_a_diff(tmp_path: Path) -> None:
     file = tmp_path / "faces" / "defs.yaml"
     file.parent.mkdir()
