@@ -9,15 +9,22 @@ import time
 
 import dagster as dg
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.storage.tags import MAX_RETRIES_TAG, MAX_RUNTIME_SECONDS_TAG
 
-from pipelines.run_processes import process_of
+from pipelines.run_processes import MACHINE_TAG, process_of, tag_of_this_machine
 
 
 class LocalRunLauncher(DefaultRunLauncher):
     """Launches runs as Dagster does by default, and looks after their processes."""
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the process of a run, and note on which machine."""
+        # Before it starts: its number alone would be looked for on whichever machine asks.
+        tag = {MACHINE_TAG: tag_of_this_machine()}
+        self._instance.add_run_tags(context.dagster_run.run_id, tag)
+        super().launch_run(context)
 
     @property
     def supports_check_run_worker_health(self) -> bool:

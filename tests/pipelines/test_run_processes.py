@@ -1,25 +1,30 @@
 """Runs and their processes: found, looked after, and ended when they are gone."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import dagster as dg
 import psutil
 import pytest
 from dagster._core.events import EngineEventData
-from dagster._core.launcher.base import WorkerStatus
+from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 
 from gan_core.operation_settings import OperationSettings
 from pipelines.run_coordinator import pipelines_of, run_tags
 from pipelines.run_launcher import LocalRunLauncher
 from pipelines.run_processes import (
+    MACHINE_TAG,
     PROCESS_TAG,
     RunProcess,
     end_dead_runs,
     process_of,
+    tag_of_this_machine,
     tag_of_this_process,
 )
 
@@ -85,10 +90,85 @@ def test_runs_of_other_machines_and_unknown_processes_are_left_alone(
     assert status(instance, elsewhere) == dg.DagsterRunStatus.STARTED
 
 
-def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it() -> None:
-    born = psutil.Process().create_time()
-    assert RunProcess(os.getpid(), born).alive
-    assert not RunProcess(os.getpid(), born - 10).alive
+def test_a_queued_run_of_another_machine_is_left_alone_though_its_number_is_nobodys_here(
+    instance: dg.DagsterInstance, sleeper: "subprocess.Popen[bytes]"
+) -> None:
+    boot = tag_of_this_machine().partition(" ")[2]
+    elsewhere = started_run(instance, sleeper.pid, **{MACHINE_TAG: f"another {boot}"})
+    here = started_run(instance, sleeper.pid, **{MACHINE_TAG: tag_of_this_machine()})
+    sleeper.kill()
+    sleeper.wait()
+    end_dead_runs(instance)
+    assert status(instance, elsewhere) == dg.DagsterRunStatus.STARTED
+    assert status(instance, here) == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_launched_run_is_tagged_with_its_machine_before_its_process_starts(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags: dict[str, str] = {}
+
+    def launch_run(_: DefaultRunLauncher, context: LaunchRunContext) -> None:
+        found = instance.get_run_by_id(context.dagster_run.run_id)
+        assert found is not None
+        tags.update(found.tags)
+
+    monkeypatch.setattr(DefaultRunLauncher, "launch_run", launch_run)
+    launcher = LocalRunLauncher()
+    launcher.register_instance(instance)
+    # One that Dagster starts again has the tags of the run before it.
+    run = instance.create_run_for_job(nothing, tags={MACHINE_TAG: "another boot 0.0"})
+    launcher.launch_run(LaunchRunContext(run, None))
+    assert tags[MACHINE_TAG] == tag_of_this_machine()
+
+
+def process_with_tag(instance: dg.DagsterInstance, tag: str) -> RunProcess:
+    found = process_of(instance, started_run(instance, 1, **{PROCESS_TAG: tag}))
+    assert found is not None
+    return found
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    own = process_with_tag(instance, tag_of_this_process())
+    assert own.alive
+    assert not replace(own, latest_start=own.latest_start - 10).alive
+    assert not replace(own, boot="the one before").alive
+
+
+def test_a_process_is_known_by_the_tag_of_an_older_version(instance: dg.DagsterInstance) -> None:
+    own = psutil.Process()
+    tag = f"{socket.gethostname()} {own.pid}"
+    assert process_with_tag(instance, f"{tag} {own.create_time()!r}").alive
+    assert not process_with_tag(instance, f"{tag} {own.create_time() - 10!r}").alive
+
+
+@pytest.mark.parametrize("step_seconds", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_kills_no_run(
+    instance: dg.DagsterInstance,
+    sleeper: "subprocess.Popen[bytes]",
+    monkeypatch: pytest.MonkeyPatch,
+    step_seconds: float,
+) -> None:
+    own = started_run(instance, 1, **{PROCESS_TAG: tag_of_this_process()})
+    queued = started_run(instance, sleeper.pid, **{MACHINE_TAG: tag_of_this_machine()})
+    boot_time = psutil.boot_time() + step_seconds
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time)
+    end_dead_runs(instance)
+    assert [status(instance, run) for run in (own, queued)] == [dg.DagsterRunStatus.STARTED] * 2
+
+
+def test_a_process_may_have_any_name(instance: dg.DagsterInstance) -> None:
+    rename = "open('/proc/self/comm', 'w').write('a) Z 1 (b')"
+    command = [sys.executable, "-c", f"{rename}; print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = process_of(instance, started_run(instance, process.pid))
+        assert found is not None
+        assert found.alive
+        process.kill()
 
 
 def test_runs_whose_process_is_gone_are_ended_and_those_that_live_are_not(
