@@ -4,9 +4,11 @@ Its generator lies in the registry; the discriminator that it was trained agains
 artifact of its MLflow run, because without it the first steps would undo what was learned.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,8 +64,8 @@ def pinned_start(model: str, start_from: str | int) -> str | int:
 
     if start_from == "scratch":
         return start_from
-    with tracking.tracking_errors():
-        version = _find(_connect(), model, start_from)
+    with tracking.tracking_errors(), _registry() as client:
+        version = _find(client, model, start_from)
     return "scratch" if version is None else version.version
 
 
@@ -100,8 +102,11 @@ def fetch_start(
     from gan_core.generator import WEIGHTS_FILE, load_generator
     from pipelines import tracking
 
-    with tracking.tracking_errors(), tempfile.TemporaryDirectory(dir=training) as temporary:
-        client = _connect()
+    with (
+        tracking.tracking_errors(),
+        tempfile.TemporaryDirectory(dir=training) as temporary,
+        _registry() as client,
+    ):
         version = _find(client, model, start_from)
         if version is None:
             return None
@@ -120,16 +125,25 @@ def fetch_start(
     return origin
 
 
-def _connect() -> "MlflowClient":
+@contextlib.contextmanager
+def _registry() -> "Iterator[MlflowClient]":
+    """A client of the registry that has the versions, which `models:/` means meanwhile."""
     import mlflow
 
-    from pipelines import tracking
+    from pipelines import home, tracking
 
     client = tracking.connect()
-    if elsewhere := os.environ.get(REGISTRY_VARIABLE):
+    elsewhere = os.environ.get(REGISTRY_VARIABLE)
+    if not elsewhere:
+        yield client
+        return
+    own = home.tracking_uri()
+    try:
         mlflow.set_tracking_uri(elsewhere)
-        return mlflow.MlflowClient(elsewhere)
-    return client
+        yield mlflow.MlflowClient(elsewhere)
+    finally:
+        # MLflow has put the address into the environment, where all else would follow it.
+        mlflow.set_tracking_uri(own)
 
 
 def _find(client: "MlflowClient", model: str, start_from: str | int) -> "RegisteredVersion | None":

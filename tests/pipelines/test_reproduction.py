@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -75,7 +76,16 @@ def test_a_training_that_began_with_a_champion_begins_with_that_version_again(
     assert metadata(pipeline.run(**again))["registered_model"]["version"] == 2
     set_alias = tracking.connect().set_registered_model_alias
     set_alias("stripes", registry.CHAMPION, "2")
+    before = recorded_runs()
     assert reproduce("stripes", 2, images).same_weights
+    assert recorded_runs() == before
+
+
+def recorded_runs() -> list[dict[str, Any]]:
+    """What MLflow has of the pipeline's trainings."""
+    client = tracking.connect()
+    experiment = client.get_experiment_by_name("stripes")
+    return [run.to_dictionary() for run in client.search_runs([experiment.experiment_id])]
 
 
 def test_other_weights_are_judged_by_their_distance(pipeline: TinyPipeline, images: Path) -> None:
