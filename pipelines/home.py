@@ -58,6 +58,11 @@ def mlflow_folder() -> Path:
     return home() / "mlflow"
 
 
+def artifacts_folder() -> Path:
+    """The files of MLflow's runs and models."""
+    return mlflow_folder() / "artifacts"
+
+
 def local_database() -> Path:
     """MLflow's SQLite file."""
     return mlflow_folder() / "mlflow.db"

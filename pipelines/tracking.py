@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import filelock
-
 from gan_core.config import PipelineSettings, flat_settings
 from gan_core.disk import is_disk_full
 from gan_core.errors import FoundryError
 from gan_core.training.journal import read_journal
-from pipelines import home
+from pipelines import home, mlflow_database
 from pipelines.store import describe_full_disk
 
 if TYPE_CHECKING:
@@ -78,26 +76,9 @@ def connect() -> "MlflowClient":
 
     uri = home.tracking_uri()
     if uri == home.local_tracking_uri():
-        _prepare_local_store(uri)
+        mlflow_database.prepare(uri)
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri)
-
-
-def _prepare_local_store(uri: str) -> None:
-    """Make MLflow's database; two processes that open a fresh one at once would both fail."""
-    folder = home.mlflow_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "prepare.lock"):
-        from mlflow.exceptions import MlflowException
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        try:
-            SqlAlchemyStore(uri, (folder / "artifacts").as_uri())
-        except MlflowException as error:
-            raise FoundryError(
-                f"MLflow's database {uri} is not of this version of MLflow; run "
-                f"`mlflow db upgrade {uri}`."
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -278,7 +259,7 @@ def _experiment(client: "MlflowClient", name: str) -> str:
         return str(found.experiment_id)
     location = None
     if home.tracking_uri() == home.local_tracking_uri():
-        location = (home.mlflow_folder() / "artifacts" / name).as_uri()
+        location = (home.artifacts_folder() / name).as_uri()
     return str(
         client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_OF_TRAININGS)
     )

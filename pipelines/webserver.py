@@ -84,7 +84,7 @@ def _mlflow_app() -> ASGIApp:
     os.environ |= {
         constants.BACKEND_STORE_URI_ENV_VAR: home.tracking_uri(),
         constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
-        constants.ARTIFACTS_DESTINATION_ENV_VAR: (home.mlflow_folder() / "artifacts").as_uri(),
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: home.artifacts_folder().as_uri(),
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it takes 2.5 GB, and nothing here uses it
     }
