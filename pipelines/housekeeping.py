@@ -21,6 +21,8 @@ from urllib.parse import unquote, urlparse
 
 import dagster as dg
 import filelock
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.utils import is_valid_run_id
 
 from gan_core.errors import FoundryError
 from pipelines import home, ledger, registry, tracking
@@ -115,6 +117,8 @@ def collect(keep: int, *, dry_run: bool) -> Collection:
                 plans.append(found)
                 if not dry_run and not found.busy:
                     _carry_out(client, instance, found)
+        if not dry_run:
+            _remove_files_of_deleted_runs(instance)
         left = _purge(client) if client is not None and not dry_run else None
     return Collection(tuple(plans), left)
 
@@ -189,8 +193,13 @@ def _plan(
 
     if client is not None:
         _plan_mlflow(client, plan, staying, folders, keep)
-    plan.freed_bytes = sum(_bytes(folder) for folder in plan.folders)
-    plan.freed_bytes += sum(_bytes(folder) for folder in _artifact_folders(client, plan))
+    run_files = _run_files(instance)
+    going = [
+        *plan.folders,
+        *_artifact_folders(client, plan),
+        *(path for run in plan.dagster_runs for path in run_files.get(run, ())),
+    ]
+    plan.freed_bytes = sum(_bytes(path) for path in going)
     return plan
 
 
@@ -424,9 +433,41 @@ def _remove(folder: Path) -> None:
             folder.rename(going)
             shutil.rmtree(going)
         except OSError as error:
-            raise FoundryError(
-                f"{folder} cannot be removed ({error.strerror}); remove it, and call gc again."
-            ) from error
+            raise _cannot_remove(folder, error) from error
+
+
+def _run_files(instance: dg.DagsterInstance) -> dict[str, list[Path]]:
+    """What Dagster's local storage has of each run: its events, and what its steps printed."""
+    events = instance.event_log_storage
+    if not isinstance(events, SqliteEventLogStorage):
+        return {}
+    found: dict[str, list[Path]] = {}
+    for folder in (Path(events.path_for_shard("")).parent, Path(instance.storage_directory())):
+        for path in folder.iterdir() if folder.exists() else ():
+            run = path.name.partition(".")[0]
+            if is_valid_run_id(run):
+                found.setdefault(run, []).append(path)
+    return found
+
+
+def _remove_files_of_deleted_runs(instance: dg.DagsterInstance) -> None:
+    """Dagster leaves them, whoever deleted the run."""
+    files = _run_files(instance)
+    there = set(instance.get_run_ids())  # asked second, so that a run that begins now is among them
+    for path in (path for run, paths in files.items() if run not in there for path in paths):
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_remove(path, error) from error
+
+
+def _cannot_remove(path: Path, error: OSError) -> FoundryError:
+    return FoundryError(
+        f"{path} cannot be removed ({error.strerror}); remove it, and call gc again."
+    )
 
 
 def _artifact_folders(client: "MlflowClient | None", plan: Plan) -> Iterator[Path]:
@@ -445,8 +486,10 @@ def _local(uri: str | None) -> Iterator[Path]:
         yield Path(unquote(parsed.path))
 
 
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _bytes(path: Path) -> int:
+    """Of a file, or of all files below a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _mlflow_runs(client: "MlflowClient", experiment_id: str) -> "list[Run]":

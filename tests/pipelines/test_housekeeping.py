@@ -124,6 +124,9 @@ def test_gc_leaves_what_aliases_and_the_newest_need_and_nothing_else(
     load_generator("models:/stripes/5")
     with open_quiet_instance() as instance:
         assert {run.run_id for run in instance.get_runs()} == {runs[1], runs[5]}
+        assert instance.all_logs(runs[5])
+    events = {path.name for path in (home / "history" / "runs").iterdir()}
+    assert events == {"index.db", f"{runs[1]}.db", f"{runs[5]}.db"}
     experiment = client.get_experiment_by_name("stripes").experiment_id
     assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 2
     models = home / "mlflow" / "artifacts" / "stripes" / "models"
@@ -306,6 +309,23 @@ def test_a_run_of_two_pipelines_keeps_gc_from_both(own_home: Path) -> None:
         )
     plans = collect(1, dry_run=False).plans
     assert {plan.pipeline for plan in plans if plan.busy} == {"digits", "mnist"}
+
+
+def test_what_the_steps_of_deleted_runs_printed_goes_and_nothing_else(own_home: Path) -> None:
+    with open_quiet_instance() as instance:
+        job = dg.job(name="digits")(lambda: None)
+        kept = instance.create_run_for_job(job, status=dg.DagsterRunStatus.SUCCESS).run_id
+        gone = instance.create_run_for_job(job, status=dg.DagsterRunStatus.SUCCESS).run_id
+        for name in (kept, gone, "digits_new_data"):
+            (own_home / "storage" / name / "compute_logs").mkdir(parents=True)
+            (own_home / "storage" / name / "compute_logs" / "generator.err").write_text("printed")
+        instance.report_engine_event("begun", run_id=gone, job_name="digits")
+        instance.delete_run(gone)  # as in Dagster's pages
+    collect(1, dry_run=True)
+    assert (own_home / "history" / "runs" / f"{gone}.db").exists()
+    collect(1, dry_run=False)
+    assert {path.name for path in (own_home / "storage").iterdir()} == {kept, "digits_new_data"}
+    assert not list((own_home / "history" / "runs").glob(f"{gone}*"))
 
 
 def test_an_empty_home_has_nothing_to_remove(own_home: Path) -> None:
