@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 from gan_core.errors import FoundryError
 
@@ -13,9 +14,20 @@ INSTANCE_FILE = "dagster.yaml"
 
 
 def home() -> Path:
-    """Dagster's home: `DAGSTER_HOME`, else the project's own; everything written lies below it."""
+    """Dagster's home: `DAGSTER_HOME`, else the project's own; everything written lies below it.
+
+    Raises:
+        FoundryError: Its path would be another one in the address of a database.
+    """
     configured = os.environ.get("DAGSTER_HOME")
-    return Path(configured).expanduser().resolve() if configured else PROJECT / "dagster_home"
+    place = Path(configured).expanduser().resolve() if configured else PROJECT / "dagster_home"
+    # Dagster and MLflow write the path into addresses as it is, and SQLAlchemy decodes it.
+    if "?" in str(place) or unquote(str(place)) != str(place):
+        raise FoundryError(
+            f"DAGSTER_HOME {place} has a ? or %xx in its path, which the addresses of databases "
+            "cannot hold; set it to a folder without."
+        )
+    return place
 
 
 def require_checkout() -> None:

@@ -247,6 +247,15 @@ def test_a_home_that_cannot_be_made_is_one_sentence(
     assert_refused(invoke("run", "digits"), str(place))
 
 
+@pytest.mark.parametrize("name", ["new%20home", "home?"])
+def test_a_home_that_is_another_one_in_an_address_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / name))
+    assert_refused(invoke("run", "digits"), f"{name} has a ? or %xx in its path")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def model_folder(tmp_path: Path) -> str:
     return str(release_generator(tmp_path / "release"))
