@@ -11,7 +11,7 @@ import fsspec
 from gan_core.config import PipelineSettings
 from gan_core.data.download import MIRROR_VARIABLE, mirror_base
 from gan_core.errors import FoundryError
-from pipelines import home
+from pipelines import home, mlflow_database
 from pipelines.notification_channels import channel_states, open_channels
 
 PACKAGES = ("dagster", "mlflow", "torch", "torchvision", "pandas", "numpy")
@@ -96,16 +96,15 @@ def _database_state(problems: list[str]) -> str:
         return _server_state(uri, problems)
     if uri == home.local_tracking_uri() and not home.local_database().exists():
         return "not made yet"
-    import sqlalchemy
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.db.utils import _get_latest_schema_revision, _get_schema_version
+    from mlflow.store.db.utils import _get_latest_schema_revision
 
     try:
-        engine = sqlalchemy.create_engine(uri)
-        found, wanted = _get_schema_version(engine), _get_latest_schema_revision()
-    except (sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
-        problems.append(f"MLflow's database {uri} cannot be read: {str(error).splitlines()[0]}")
+        found, wanted = mlflow_database.schema_revision(uri), _get_latest_schema_revision()
+    except FoundryError as error:
+        problems.append(str(error))
         return "unreadable"
+    if found is None:
+        return "not made yet"
     if found != wanted:
         problems.append(
             f"MLflow's database {uri} has schema {found}, not {wanted}; run "

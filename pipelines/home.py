@@ -11,6 +11,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 DEFS_FOLDER = Path(__file__).resolve().parent / "defs"
 WORKSPACE_FILE = PROJECT / "workspace.yaml"
 INSTANCE_FILE = "dagster.yaml"
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow can write to
 
 
 def home() -> Path:
@@ -88,3 +89,8 @@ def local_tracking_uri() -> str:
 def tracking_uri() -> str:
     """MLflow's tracking server or database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
+
+
+def tracks_in_database() -> bool:
+    """Whether MLflow is a database that is written to without a server."""
+    return tracking_uri().partition(":")[0].partition("+")[0] in DATABASES

@@ -57,13 +57,13 @@ DEFAULT_MLFLOW_UI = "http://127.0.0.1:5000"
 
 
 def connect() -> "MlflowClient":
-    """A client of the tracking store; a local database is made first.
+    """A client of the tracking store; a database is made first.
 
     Where the environment does not say otherwise, MLflow is told to give up soon on a server that is
     down, to send no telemetry and to print no progress bars.
 
     Raises:
-        FoundryError: The local database is of another version of MLflow.
+        FoundryError: The database cannot be used, or is of another version of MLflow.
     """
     # A server that is down otherwise blocks every call for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -75,7 +75,7 @@ def connect() -> "MlflowClient":
     logging.getLogger("mlflow").setLevel(logging.WARNING)
 
     uri = home.tracking_uri()
-    if uri == home.local_tracking_uri():
+    if home.tracks_in_database():
         mlflow_database.prepare(uri)
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri)
@@ -257,8 +257,8 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    location = None
-    if home.tracking_uri() == home.local_tracking_uri():
+    location = None  # on a server it decides
+    if home.tracks_in_database():
         location = (home.artifacts_folder() / name).as_uri()
     return str(
         client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_OF_TRAININGS)

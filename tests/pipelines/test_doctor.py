@@ -95,7 +95,23 @@ def test_a_file_that_is_no_database_is_a_problem(own_home: Path) -> None:
     (own_home / "mlflow" / "mlflow.db").write_text("not a database, but long enough to be read")
     report = examine()
     assert report["mlflow_database"] == "unreadable"
-    assert "cannot be read" in only_problem(report)
+    problem = only_problem(report)
+    assert "cannot be used ((sqlite3.DatabaseError) file is not a database); if" in problem
+
+
+def test_a_database_without_its_driver_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+nodriver://host/mlflow")
+    report = examine()
+    assert report["mlflow_database"] == "unreadable"
+    assert "install its driver" in only_problem(report)
+
+
+def test_an_empty_database_is_one_that_is_not_made_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/empty.db")
+    report = examine()
+    assert (report["mlflow_database"], report["problems"]) == ("not made yet", [])
 
 
 def test_a_tracking_server_that_is_down_is_a_problem(

@@ -1,11 +1,13 @@
 """MLflow's database of a home, and of a home that was moved or copied."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from gan_core.errors import FoundryError
 from gan_core.generator import load_generator
 from pipelines import registry, tracking
 from pipelines.tracking import open_run
@@ -78,3 +80,50 @@ def test_files_that_somebody_keeps_elsewhere_stay_there_when_a_home_is_moved(
     names = [client.create_experiment(f"{index}", place) for index, place in enumerate(places)]
     client = connect_in(filled_home.rename(tmp_path / "moved"), monkeypatch)
     assert [client.get_experiment(name).artifact_location for name in names] == places
+
+
+def test_files_of_a_database_elsewhere_lie_in_the_home(
+    own_home: Path, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copyfile(migrated_database, tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    monkeypatch.chdir(tmp_path)
+    run = open_run("tiny", SETTINGS, "key1", {})
+    run.log_files([release_generator(tmp_path / "release") / "config.json"], "samples")
+    (file,) = tmp_path.rglob("samples/config.json")
+    assert file.is_relative_to(own_home / "mlflow" / "artifacts" / "tiny")
+
+
+def test_what_another_database_says_of_its_files_stays_as_it_is(
+    filled_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files_of(tracking.connect())
+    uri = f"sqlite:///{filled_home}/mlflow/mlflow.db"
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "another"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert files_of(tracking.connect()) == before
+
+
+def test_a_database_that_is_none_is_one_sentence(mlflow_home: Path) -> None:
+    database = mlflow_home / "mlflow" / "mlflow.db"
+    database.write_text("not a database, but long enough to be read")
+    with pytest.raises(FoundryError, match=r"cannot be used .*; if it is damaged, bring a copy"):
+        tracking.connect()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql+nodriver://host/mlflow",
+        "sqlite:////proc/none/mlflow.db",
+        "sqlite:////proc/mlflow.db",
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_one_sentence_at_once(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    start = time.monotonic()
+    with pytest.raises(FoundryError, match=r"cannot be used .*; correct MLFLOW_TRACKING_URI"):
+        tracking.connect()
+    assert time.monotonic() - start < 20
