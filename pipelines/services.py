@@ -77,16 +77,21 @@ class Service:
 
 
 class Services:
-    """The servers of one `gan-foundry ui`."""
+    """The servers of one `gan-foundry ui`.
 
-    def __init__(self) -> None:
+    Args:
+        log_suffix: Of its logs' names, where another one of the same home has those without.
+    """
+
+    def __init__(self, log_suffix: str = "") -> None:
+        self._log_suffix = log_suffix
         self._services: list[Service] = []
 
     def start(self, name: str, *command: str) -> None:
         """Start one more."""
         folder = home.home() / LOG_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        log = folder / f"{name}.log"
+        log = folder / f"{name}{self._log_suffix}.log"
         log.unlink(missing_ok=True)
         service = Service(name, command, log)
         self._services.append(service)

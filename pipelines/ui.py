@@ -7,6 +7,7 @@ import socket
 import time
 
 import dagster as dg
+import filelock
 import requests
 
 from gan_core.errors import FoundryError
@@ -18,6 +19,7 @@ from pipelines.services import LOG_FOLDER, Services
 from pipelines.terminal import error_console
 from pipelines.webserver import HOST
 
+LOCK_FILE = "ui.lock"
 START_SECONDS = 120.0
 
 
@@ -34,11 +36,22 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
         read_only: Whether the pages only show; what is scheduled still runs.
 
     Raises:
-        FoundryError: A port is taken, or a server did not start, or ends again and again.
+        FoundryError: They run in this home already, a port is taken, or a server did not start, or
+            ends again and again.
     """
     console = error_console()
     home.require_checkout()
-    home.prepare_home()
+    daemon_lock = filelock.FileLock(home.prepare_home() / LOCK_FILE)
+    try:
+        daemon_lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        if not read_only:  # pages that only show can do without
+            raise FoundryError(
+                f"another `gan-foundry ui` has the daemon of {home.home()}, and Dagster supports "
+                "one; use its pages, stop it, or show others beside it with --read-only, --port "
+                "and --mlflow-port."
+            ) from error
+    with_daemon = daemon_lock.is_locked
     own_mlflow = not home.tracking_uri().startswith(("http://", "https://"))
     for number in (port, mlflow_port) if own_mlflow else (port,):
         require_free(number, "--port and --mlflow-port")
@@ -52,17 +65,19 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_stop)
-    services = Services()
+    services = Services("" if with_daemon else f"-{port}")
     try:
         console.print("starting Dagster and MLflow …")
         make_databases()
-        free_what_the_dead_held()
+        if with_daemon:
+            free_what_the_dead_held()
         if own_mlflow:
             tracking.connect()
             services.start("mlflow", *_webserver("mlflow", mlflow_port, read_only))
         services.start("dagster-webserver", *_webserver("dagster", port, read_only))
-        workspace = ("--workspace", str(home.WORKSPACE_FILE))
-        services.start("dagster-daemon", "dagster-daemon", "run", *workspace)
+        if with_daemon:
+            workspace = ("--workspace", str(home.WORKSPACE_FILE))
+            services.start("dagster-daemon", "dagster-daemon", "run", *workspace)
         _wait_until_up(services, [f"{dagster_address}/server_info", f"{mlflow_address}/health"])
         console.print(f"Dagster  {dagster_address}\nMLflow   {mlflow_address}\nCtrl-C stops both.")
         while True:
@@ -75,6 +90,7 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         services.stop()
+        daemon_lock.release()
 
 
 def _raise_stop(*_: object) -> None:
