@@ -5,7 +5,9 @@ fractions off labels before the model sees them; here the model sees what was se
 """
 
 import json
+import math
 import re
+from collections.abc import AsyncIterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gan_core.errors import FoundryError
@@ -23,10 +25,11 @@ from pipelines.webserver import HOST
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from gan_core.serving import GeneratorModel
+    from gan_core.generator import ReleasedGenerator
 
 KEYS = ("inputs", "params")
-MOST_IMAGES = 10_000  # in one answer
+MOST_IMAGES = 10_000  # in one answer, with
+MOST_VALUES = 20_000_000  # of all pixels and channels together
 MOST_BYTES = 1_000_000  # of a question
 EVERYTHING = re.compile("/")  # it has no pages
 
@@ -41,16 +44,15 @@ def serve_model(model: str, port: int) -> None:
     Raises:
         FoundryError: There is no such model, or the port is taken.
     """
-    from gan_core.serving import GeneratorModel
     from pipelines.sampling import open_generator
     from pipelines.ui import require_free
 
     require_free(port, "--port")
-    generator = GeneratorModel(open_generator(model))
-    uvicorn.run(build_app(generator), host=HOST, port=port, log_level="warning")
+    app = build_app(open_generator(model))
+    uvicorn.run(app, host=HOST, port=port, log_level="warning")
 
 
-def build_app(model: "GeneratorModel") -> "ASGIApp":
+def build_app(generator: "ReleasedGenerator") -> "ASGIApp":
     """The server's app, behind the guard of the other servers.
 
     `POST /invocations` with `{"inputs": [3, 1], "params": {"seed": 7}}` answers with
@@ -59,16 +61,21 @@ def build_app(model: "GeneratorModel") -> "ASGIApp":
     """
     from mlflow.exceptions import MlflowException
 
+    from gan_core.serving import GeneratorModel
+
+    model = GeneratorModel(generator)
+
     async def invocations(request: Request) -> Response:
         try:
-            labels, params = read_question(await request.body())
+            body = await read_body(request.stream())
+            labels, params = read_question(body, generator.config.shape)
             images = await run_in_threadpool(model.predict, labels, params)
         except FoundryError as error:
             return JSONResponse({"message": str(error)}, status_code=400)
         except MlflowException as error:
             status = error.get_http_status_code()
             return JSONResponse({"message": error.message}, status_code=status)
-        return JSONResponse({"predictions": images.tolist()})
+        return StreamingResponse(_predictions(images), media_type="application/json")
 
     async def health(_: Request) -> Response:
         return PlainTextResponse("ok")
@@ -80,14 +87,44 @@ def build_app(model: "GeneratorModel") -> "ASGIApp":
     return guard(Starlette(routes=routes), RequestRules(EVERYTHING))
 
 
-def read_question(body: bytes) -> tuple[np.ndarray, dict[str, Any]]:
-    """Labels and parameters as they were sent; what they may be is the model's to say.
+def _predictions(images: np.ndarray) -> Iterator[str]:
+    """The answer's JSON, image by image: as a whole it takes fifty bytes of memory a value.
+
+    Between two images other threads, and so other requests, have their turn.
+    """
+    before = '{"predictions":['
+    for image in images:
+        yield before + json.dumps(image.tolist(), separators=(",", ":"))
+        before = ","
+    yield "]}"
+
+
+async def read_body(parts: AsyncIterable[bytes]) -> bytes:
+    """A request's body, read no further than it may be long.
 
     Raises:
-        FoundryError: The body is too large, no JSON, or not of this form.
+        FoundryError: It is too large.
     """
-    if len(body) > MOST_BYTES:
-        raise FoundryError(f"the body has {len(body)} bytes; send at most {MOST_BYTES}.")
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) > MOST_BYTES:
+            raise FoundryError(f"the body is too large; send at most {MOST_BYTES} bytes.")
+    return bytes(body)
+
+
+def read_question(
+    body: bytes, image_shape: tuple[int, int, int]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Labels and parameters as they were sent; what they may be is the model's to say.
+
+    Args:
+        body: JSON.
+        image_shape: Height, width and channels of one image of the answer.
+
+    Raises:
+        FoundryError: The body is no JSON, not of this form, or asks for too much.
+    """
     form = '{"inputs": [3, 1, 4], "params": {"seed": 7, "truncation": 0.8}}'
     try:
         question = json.loads(body)
@@ -102,8 +139,13 @@ def read_question(body: bytes) -> tuple[np.ndarray, dict[str, Any]]:
         raise FoundryError(f"inputs are {str(labels)[:80]}, but they must be a list of labels.")
     if not isinstance(params, dict):
         raise FoundryError(f"params are {str(params)[:80]}, but they must be an object.")
-    if len(labels) > MOST_IMAGES:
-        raise FoundryError(f"{len(labels)} images are asked for; ask for {MOST_IMAGES} at most.")
+    most = max(1, min(MOST_IMAGES, MOST_VALUES // math.prod(image_shape)))
+    if len(labels) > most:
+        height, width, channels = image_shape
+        raise FoundryError(
+            f"{len(labels)} images of {height}x{width}x{channels} are asked for; ask for {most} at "
+            "most."
+        )
     return np.array(labels), params
 
 

@@ -1,16 +1,26 @@
 """A model over HTTP: what it answers, and what it refuses."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message
 
+from gan_core.errors import FoundryError
 from gan_core.generator import ReleasedGenerator
-from gan_core.serving import GeneratorModel
-from pipelines.image_server import MOST_BYTES, MOST_IMAGES, build_app
+from pipelines.image_server import (
+    MOST_BYTES,
+    MOST_IMAGES,
+    MOST_VALUES,
+    build_app,
+    read_body,
+    read_question,
+)
 from pipelines.sampling import open_generator
 from tests.pipelines.models import release_generator
 
@@ -23,7 +33,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> ReleasedGenerator:
 
 @pytest.fixture(scope="module")
 def client(generator: ReleasedGenerator) -> TestClient:
-    return TestClient(build_app(GeneratorModel(generator)), base_url="http://127.0.0.1:5001")
+    return TestClient(build_app(generator), base_url="http://127.0.0.1:5001")
 
 
 def refusal(client: TestClient, question: Any) -> str:
@@ -32,6 +42,28 @@ def refusal(client: TestClient, question: Any) -> str:
     answer = client.post("/invocations", content=body)
     assert answer.status_code == 400, answer.text
     return str(answer.json()["message"])
+
+
+async def answer_parts(app: ASGIApp, question: Any) -> list[bytes]:
+    """What the app sends, as it sends it; the test client joins it."""
+    parts: list[bytes] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": json.dumps(question).encode()}
+
+    async def send(message: Message) -> None:
+        parts.append(message.get("body", b""))
+
+    scope = {
+        "type": "http",
+        "asgi": {"spec_version": "2.4"},
+        "method": "POST",
+        "path": "/invocations",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")],
+    }
+    await app(scope, receive, send)
+    return parts
 
 
 def test_the_images_are_those_of_the_generator(
@@ -78,6 +110,30 @@ def test_what_is_unknown_out_of_range_or_of_a_wrong_type_is_refused_with_a_sente
     client: TestClient, question: Any, words: str
 ) -> None:
     assert words in refusal(client, question)
+
+
+def test_large_images_are_fewer_and_one_is_always_answered() -> None:
+    shape = (1024, 1024, 3)
+    with pytest.raises(FoundryError, match="7 images of 1024x1024x3 are asked for; ask for 6 at"):
+        read_question(json.dumps({"inputs": [0] * 7}).encode(), shape)
+    labels, _ = read_question(b'{"inputs": [3]}', (1, 1, 2 * MOST_VALUES))
+    assert labels.tolist() == [3]
+
+
+def test_a_body_is_not_read_further_than_it_may_be_long() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(MOST_BYTES // 10)
+
+    with pytest.raises(FoundryError, match="the body is too large"):
+        asyncio.run(read_body(endless()))
+
+
+def test_an_answer_is_sent_image_by_image(generator: ReleasedGenerator) -> None:
+    """Its JSON as a whole would take all memory, and keep other requests waiting."""
+    parts = asyncio.run(answer_parts(build_app(generator), {"inputs": [0, 1, 1]}))
+    assert [part.count(b"[[[") for part in parts if part] == [1, 1, 1, 0]
+    assert len(json.loads(b"".join(parts))["predictions"]) == 3
 
 
 def test_pages_of_other_sites_get_no_answer(client: TestClient) -> None:
