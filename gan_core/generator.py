@@ -280,7 +280,9 @@ def check_sampling_arguments(count: int, seed: int, truncation: float) -> None:
     if not 0 <= seed < 2**63:
         raise FoundryError(f"the seed is {seed}, but it must be from 0 to 2^63 - 1.")
     if not 0.0 < truncation <= 1.0:
-        raise FoundryError(f"truncation is {truncation:g}, but it must be above 0 and at most 1.")
+        # An integer may be too large for a float.
+        shown = truncation if isinstance(truncation, int) else f"{truncation:g}"
+        raise FoundryError(f"truncation is {shown}, but it must be above 0 and at most 1.")
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

@@ -128,17 +128,17 @@ def read_question(
     form = '{"inputs": [3, 1, 4], "params": {"seed": 7, "truncation": 0.8}}'
     try:
         question = json.loads(body)
-    except ValueError:
-        raise FoundryError(f"the body is no JSON; send {form}.") from None
+    except (ValueError, RecursionError):  # the latter of many brackets
+        raise FoundryError(f"the body is no JSON that can be read; send {form}.") from None
     if not isinstance(question, dict) or "inputs" not in question:
         raise FoundryError(f"the body has no inputs; send {form}.")
     if unknown := sorted(question.keys() - set(KEYS)):
         raise FoundryError(f"{unknown[0]!r} is not known; use {' and '.join(KEYS)}.")
     labels, params = question["inputs"], question.get("params") or {}
     if not isinstance(labels, list) or not all(_is_number(label) for label in labels):
-        raise FoundryError(f"inputs are {str(labels)[:80]}, but they must be a list of labels.")
+        raise FoundryError(f"inputs are {labels!r:.80}, but they must be a list of labels.")
     if not isinstance(params, dict):
-        raise FoundryError(f"params are {str(params)[:80]}, but they must be an object.")
+        raise FoundryError(f"params are {params!r:.80}, but they must be an object.")
     most = max(1, min(MOST_IMAGES, MOST_VALUES // math.prod(image_shape)))
     if len(labels) > most:
         height, width, channels = image_shape
