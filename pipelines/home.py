@@ -18,10 +18,10 @@ def home() -> Path:
     """Dagster's home: `DAGSTER_HOME`, else the project's own; everything written lies below it.
 
     Raises:
-        FoundryError: Its path would be another one in the address of a database.
+        FoundryError: It is no path, or would be another one in the address of a database.
     """
     configured = os.environ.get("DAGSTER_HOME")
-    place = Path(configured).expanduser().resolve() if configured else PROJECT / "dagster_home"
+    place = absolute_path(configured, "DAGSTER_HOME") if configured else PROJECT / "dagster_home"
     # Dagster and MLflow write the path into addresses as it is, and SQLAlchemy decodes it.
     if "?" in str(place) or unquote(str(place)) != str(place):
         raise FoundryError(
@@ -29,6 +29,26 @@ def home() -> Path:
             "cannot hold; set it to a folder without."
         )
     return place
+
+
+def absolute_path(written: str, name: str, folder: Path = Path()) -> Path:
+    """A path as a person wrote it: `~` is a home, and what is relative lies below `folder`.
+
+    Args:
+        written: The path.
+        name: Of what holds it, for the error.
+        folder: By default the working folder.
+
+    Raises:
+        FoundryError: It cannot be a path: an unknown user's home, a NUL, links in a circle.
+    """
+    try:
+        return (folder / Path(written).expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise FoundryError(
+            f"{name} is {written!r}, which is no path ({reason}); correct it."
+        ) from None
 
 
 def require_checkout() -> None:

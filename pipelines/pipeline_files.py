@@ -9,7 +9,7 @@ import yaml
 
 from gan_core.config import PipelineSettings, apply_overrides, parse_settings
 from gan_core.errors import FoundryError
-from pipelines.home import DEFS_FOLDER, PROJECT
+from pipelines.home import DEFS_FOLDER, PROJECT, absolute_path
 
 PIPELINE_FILE = "defs.yaml"
 COMPONENT_TYPE = "pipelines.components.GanPipeline"
@@ -73,10 +73,11 @@ def resolve_paths(settings: PipelineSettings, folder: Path) -> PipelineSettings:
     weights = settings.feature_network.weights
     if weights is not None and "://" not in weights:
         values["feature_network.weights"] = weights
+    file = str(folder / PIPELINE_FILE)
     absolute = {
-        key: str((folder / Path(path).expanduser()).resolve()) for key, path in values.items()
+        key: str(absolute_path(path, f"{file}: {key}", folder)) for key, path in values.items()
     }
-    return apply_overrides(settings, absolute, str(folder / PIPELINE_FILE))
+    return apply_overrides(settings, absolute, file)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -162,7 +162,7 @@ def _recorded_settings(version: RegisteredVersion, images: Path | None) -> Pipel
                 f"{version.name} was trained on images in a folder {settings.data.path!r}; say "
                 "where they are with --images."
             )
-        found["data.path"] = str(place.expanduser().resolve())
+        found["data.path"] = str(home.absolute_path(str(place), "--images"))
     return apply_overrides(settings, found, "reproduce")
 
 

@@ -256,6 +256,13 @@ def test_a_home_that_is_another_one_in_an_address_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_home_of_an_unknown_user_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "~nobody_of_this_name/home")
+    assert_refused(
+        invoke("run", "digits"), "DAGSTER_HOME is '~nobody_of_this_name/home', which is no path"
+    )
+
+
 @pytest.fixture
 def model_folder(tmp_path: Path) -> str:
     return str(release_generator(tmp_path / "release"))

@@ -140,6 +140,20 @@ def test_a_relative_path_is_taken_from_the_files_folder(
 
 
 @pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("~nobody_of_this_name/x", "'~nobody_of_this_name/x'"),
+        (r'"a\0b"', r"'a\x00b'"),
+    ],
+)
+def test_what_cannot_be_a_path_names_file_key_and_value(
+    file: Path, written: str, shown: str
+) -> None:
+    write(file, f"  data: {{source: image_folder, path: {written}}}")
+    assert error_of(file).startswith(f"{file}: data.path is {shown}, which is no path (")
+
+
+@pytest.mark.parametrize(
     ("text", "key", "value"),
     [
         ("training.kimg=20", "training.kimg", 20),
