@@ -23,7 +23,7 @@ class ScheduleSettings(Settings):
     def _is_known(cls, name: str) -> str:
         try:
             zoneinfo.ZoneInfo(name)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # the last: a folder of them
             raise ValueError(
                 f"{name!r} is no time zone; use an IANA name, such as Europe/Berlin"
             ) from None
