@@ -49,8 +49,8 @@ class OperationSettings(Settings):
         description="How often a training that crashed, or a run whose process was killed, is "
         "started again; it goes on from its checkpoint.",
     )
-    # Not below a minute, and owners as Dagster takes them: it would load no pipeline at all.
-    freshness_hours: Annotated[float, Field(ge=0.02)] | None = Field(
+    # A minute to a decade, and owners as Dagster takes them: it would load no pipeline at all.
+    freshness_hours: Annotated[float, Field(ge=0.02, le=100_000.0)] | None = Field(
         None, description="The registered model is shown as overdue when it is older."
     )
     owners: tuple[Annotated[str, Field(pattern=OWNER)], ...] = Field(
