@@ -59,6 +59,10 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise FoundryError(f"{shown}{line} is not valid YAML: {problem}; correct it.") from None
+    except ValueError as error:  # PyYAML's own, of a date that there is not
+        raise FoundryError(
+            f"{shown} has a value that YAML cannot read ({error}); correct it, or quote it."
+        ) from None
     if not isinstance(content, dict) or content.get("type") != COMPONENT_TYPE:
         found = content.get("type") if isinstance(content, dict) else content
         raise FoundryError(f"{shown}: type is {found!r}, but it must be {COMPONENT_TYPE}.")
@@ -91,5 +95,5 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise FoundryError(f"--set {text!r} must have the form key=value: training.kimg=20.")
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise FoundryError(f"--set {key}: the value {value!r} is not valid YAML.") from None

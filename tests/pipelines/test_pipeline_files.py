@@ -64,6 +64,14 @@ def test_invalid_yaml_names_file_and_line(file: Path) -> None:
     assert error_of(file).startswith(f"{file} line 4 is not valid YAML: ")
 
 
+def test_a_date_that_there_is_not_is_told(file: Path) -> None:
+    write(file, "  description: 2024-13-45")
+    assert error_of(file) == (
+        f"{file} has a value that YAML cannot read (month must be in 1..12); correct it, or quote "
+        "it."
+    )
+
+
 def test_a_file_that_is_not_text_is_named(file: Path) -> None:
     file.write_bytes(b"type: \xff\xfe")
     assert error_of(file).startswith(f"{file}")
@@ -176,6 +184,8 @@ def test_what_is_no_assignment_is_shown_the_form(text: str) -> None:
         parse_assignment(text)
 
 
-def test_an_assignment_that_is_not_yaml_names_key_and_value() -> None:
-    with pytest.raises(FoundryError, match=r"--set network\.generator_channels: .*\[8, 4"):
-        parse_assignment("network.generator_channels=[8, 4")
+@pytest.mark.parametrize("value", ["[8, 4", "2024-13-45"])
+def test_an_assignment_that_is_not_yaml_names_key_and_value(value: str) -> None:
+    with pytest.raises(FoundryError) as caught:
+        parse_assignment(f"network.generator_channels={value}")
+    assert str(caught.value).startswith(f"--set network.generator_channels: the value {value!r}")
