@@ -1,6 +1,7 @@
 """The pipelines' YAML files, read without Dagster: which there are, and what they say."""
 
 import difflib
+import keyword
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ from pipelines.home import DEFS_FOLDER, PROJECT, absolute_path
 
 PIPELINE_FILE = "defs.yaml"
 COMPONENT_TYPE = "pipelines.components.GanPipeline"
+LONGEST_NAME = 63  # of a tag's value in Dagster
+# What Dagster refuses as a job's name, beside Python's keywords.
+RESERVED_NAMES = {
+    *("arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict"),
+    *("int", "meta", "output", "output_arg_dict", "str", "type"),
+}
 
 
 def pipeline_files() -> dict[str, Path]:
@@ -45,10 +52,16 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
         FoundryError: Names the file, the key, the value and what is allowed.
     """
     shown = str(file.relative_to(PROJECT)) if file.is_relative_to(PROJECT) else str(file)
-    if not re.fullmatch("[A-Za-z0-9_]+", file.parent.name):
+    name = file.parent.name
+    if not re.fullmatch(f"[A-Za-z0-9_]{{1,{LONGEST_NAME}}}", name):
         raise FoundryError(
-            f"{shown}: the folder's name {file.parent.name!r} is the pipeline's, so it may have "
-            "letters, digits and _ only; rename it."
+            f"{shown}: the folder's name {name!r} is the pipeline's, so it may have letters, "
+            f"digits and _ only, {LONGEST_NAME} at most; rename it."
+        )
+    if keyword.iskeyword(name) or name in RESERVED_NAMES:
+        raise FoundryError(
+            f"{shown}: the folder's name {name!r} is the pipeline's, but Dagster does not take "
+            "this word; rename it."
         )
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster._core.definitions.utils import DISALLOWED_NAMES
 
 from gan_core.errors import FoundryError
+from pipelines.components.gan_pipeline import build_pipeline
 from pipelines.home import PROJECT
 from pipelines.pipeline_files import (
     COMPONENT_TYPE,
+    LONGEST_NAME,
     load_pipeline,
     parse_assignment,
     pipeline_files,
@@ -123,6 +126,20 @@ def test_a_mistake_names_file_key_and_what_is_allowed(
     for part in parts:
         assert part in text
     assert "\n" not in text
+
+
+def test_folders_have_names_that_dagster_takes(tmp_path: Path) -> None:
+    def refusal(name: str) -> str:
+        return error_of(tmp_path / name / "defs.yaml")
+
+    for word in DISALLOWED_NAMES:
+        assert f"the folder's name {word!r} is the pipeline's, but Dagster" in refusal(word)
+    for name in ("my faces", "a" * (LONGEST_NAME + 1)):
+        assert "letters, digits and _ only, 63 at most; rename it" in refusal(name)
+    longest = tmp_path / ("a" * LONGEST_NAME) / "defs.yaml"
+    longest.parent.mkdir()
+    settings = read_pipeline_file(write(longest, "  data: {source: digits, resolution: 16}"))
+    assert build_pipeline(longest.parent.name, settings).assets
 
 
 def test_a_file_of_the_project_is_named_as_seen_from_the_project() -> None:
