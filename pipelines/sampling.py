@@ -88,14 +88,15 @@ def export_model(model: str, path: Path) -> dict[str, Any]:
     path = path.resolve()
     partial = _own_name_beside(path)
     try:
-        difference = export_onnx(generator, partial)
-        partial.replace(path)
+        try:
+            difference = export_onnx(generator, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise FoundryError(
             f"--onnx {path} cannot be written ({error.strerror}); name another file."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     inputs = ["latents", "labels"] if generator.config.classes else ["latents"]
     return {
         "model": model,

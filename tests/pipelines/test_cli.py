@@ -342,7 +342,8 @@ def test_an_exported_model_tells_its_inputs_and_overwrites_nothing(
     before = path.read_bytes()
     assert_refused(invoke("export", model_folder, "--onnx", str(path)), "exists; name a new file")
     assert path.read_bytes() == before
-    missing = tmp_path / "no" / "tiny.onnx"
-    assert_refused(invoke("export", model_folder, "--onnx", str(missing)), "cannot be written")
+    for nowhere in (tmp_path / "no" / "tiny.onnx", mine / "tiny.onnx"):
+        refused = invoke("export", model_folder, "--onnx", str(nowhere))
+        assert_refused(refused, f"--onnx {nowhere} cannot be written")
     assert mine.read_text() == "mine"
     assert {item.name for item in tmp_path.iterdir()} >= {"tiny.onnx"}
