@@ -14,3 +14,7 @@ class OutOfMemoryError(Exception):
 
 class AlreadyTrainingError(FoundryError):
     """Another process is training the same job."""
+
+
+class UnreadableGeneratorError(FoundryError):
+    """What was released is damaged, or another version of the project wrote it."""

@@ -4,7 +4,6 @@ A copy of this module, of `networks/` and of the settings travels inside every r
 hence the relative imports; nothing here may import the rest of the package.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from typing import Self
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 
 from .config import NetworkSettings
-from .errors import FoundryError
+from .errors import FoundryError, UnreadableGeneratorError
 from .networks import build_generator
 
 WEIGHTS_FILE = "generator.safetensors"
@@ -221,22 +221,43 @@ class ReleasedGenerator:
         (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2))
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Self:
+    def load(cls, folder: Path, device: str = "cpu", called: str | None = None) -> Self:
         """Read what `save` wrote.
 
+        Args:
+            folder: Where it is.
+            device: Where to compute.
+            called: What an error calls it; by default the folder.
+
         Raises:
-            FoundryError: The folder does not hold a released generator.
+            UnreadableGeneratorError: The folder does not hold a released generator, or one that is
+                damaged or of another version of the project.
         """
+        called = called or str(folder)
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             if not (folder / name).exists():
-                raise FoundryError(
-                    f"{folder} is not a released generator: {name} is missing; it needs "
+                raise UnreadableGeneratorError(
+                    f"{called} is not a released generator: {name} is missing; it needs "
                     f"{WEIGHTS_FILE} and {CONFIG_FILE}."
                 )
-        config = GeneratorConfig(**json.loads((folder / CONFIG_FILE).read_text()))
-        state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        try:
+            config = GeneratorConfig.model_validate_json((folder / CONFIG_FILE).read_bytes())
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = ".".join(map(str, (CONFIG_FILE, *problem["loc"])))
+            raise UnreadableGeneratorError(
+                f"{called} cannot be loaded ({place}: {problem['msg']}); load it with the version "
+                "of the project that wrote it."
+            ) from error
         module = build_generator(config.network, config.shape, config.classes)
-        module.load_state_dict(state)
+        try:
+            module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0].rstrip(":")
+            raise UnreadableGeneratorError(
+                f"{called} cannot be loaded ({WEIGHTS_FILE}: {reason}); get it anew, or load it "
+                "with the version of the project that wrote it."
+            ) from error
         return cls(module, config, device)
 
 
@@ -249,6 +270,7 @@ def load_generator(model: str | Path, device: str = "cpu") -> ReleasedGenerator:
         device: Where to compute: `cpu`, `cuda`, …
 
     Raises:
+        UnreadableGeneratorError: As `ReleasedGenerator.load`.
         FoundryError: There is no such model, or no registry.
     """
     if not str(model).startswith("models:/"):
@@ -270,7 +292,7 @@ def load_generator(model: str | Path, device: str = "cpu") -> ReleasedGenerator:
             f"{model} could not be had from the registry at {mlflow.get_registry_uri()} "
             f"({str(error).splitlines()[0]}); `gan-foundry models` lists what is there."
         ) from error
-    return ReleasedGenerator.load(folder / REGISTERED_FOLDER, device)
+    return ReleasedGenerator.load(folder / REGISTERED_FOLDER, device, str(model))
 
 
 def check_sampling_arguments(count: int, seed: int, truncation: float) -> None:

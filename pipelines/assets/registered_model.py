@@ -12,7 +12,7 @@ import dagster as dg
 
 from gan_core.config import PipelineSettings, fingerprint
 from gan_core.device import choose_device
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, UnreadableGeneratorError
 from gan_core.training.job import (
     DISCRIMINATOR_FILE,
     JOURNAL_FILE,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 GATE_FOLDER = "gate"  # of the comparison among the run's artifacts in MLflow
 GATE_PICTURE = "candidate_and_champion.png"
 PICTURE_PIXELS = 1000
+ONLY_A_PERSON = "so that only a person can say which is better (gan-foundry promote)"
 DECIDED_TAG = "gan_foundry.decided_on"  # fingerprint of what a decision rests on
 
 
@@ -262,13 +263,14 @@ def _decide(
         stage.upstream("feature_network"),
         device,
     )
-    champion = load_generator(f"models:/{stage.pipeline}/{aliases.champion}", device)
     name = f"champion version {aliases.champion}"
+    try:
+        champion = load_generator(f"models:/{stage.pipeline}/{aliases.champion}", device)
+    except UnreadableGeneratorError as error:
+        unreadable = f"{name} cannot be read, {ONLY_A_PERSON}: {str(error).rstrip('.')}"
+        return Decision(Verdict(False, refusal or unreadable))
     if not comparable(champion.config, evaluator.images):
-        incomparable = (
-            f"{name} makes images of another shape or other classes, so that only a person can "
-            "say which is better (gan-foundry promote)"
-        )
+        incomparable = f"{name} makes images of another shape or other classes, {ONLY_A_PERSON}"
         return Decision(Verdict(False, refusal or incomparable))
     candidate = ReleasedGenerator.load(release, device)
     comparison, own, other = compare_generators(evaluator, candidate, champion)

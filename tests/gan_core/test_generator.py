@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,6 +169,39 @@ def test_a_folder_that_holds_no_generator_is_refused(
     (tmp_path / missing).unlink()
     with pytest.raises(FoundryError, match=f"is not a released generator: {missing} is missing"):
         load_generator(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ('"attention": ', "config.json.network.attention: Extra inputs are not permitted"),
+        ('"latent_dim": -', "config.json.network.latent_dim: Input should be greater than"),
+        ("?", "config.json: Invalid JSON"),
+    ],
+)
+def test_a_description_by_another_version_is_refused(
+    config: str, place: str, generator: ReleasedGenerator, tmp_path: Path
+) -> None:
+    generator.save(tmp_path)
+    written = (tmp_path / CONFIG_FILE).read_text()
+    (tmp_path / CONFIG_FILE).write_text(written.replace('"latent_dim": ', config))
+    with pytest.raises(FoundryError) as caught:
+        load_generator(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path} cannot be loaded ({place}")
+    assert str(caught.value).endswith("load it with the version of the project that wrote it.")
+
+
+def test_damaged_weights_and_those_of_another_network_are_refused(
+    make_generator: MakeGenerator, tmp_path: Path
+) -> None:
+    make_generator().save(tmp_path)
+    weights = tmp_path / WEIGHTS_FILE
+    whole = weights.read_bytes()
+    other = safetensors.torch.save({"other": torch.zeros(1)})
+    for content in (whole[:-1], whole[:4], other):
+        weights.write_bytes(content)
+        with pytest.raises(FoundryError, match=r"cannot be loaded \(generator\.safetensors: \w"):
+            load_generator(tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -556,6 +556,19 @@ def test_a_champion_of_another_shape_is_replaced_by_a_person_alone(fresh: TinyPi
     assert ledger.current_aliases(tracking.connect(), "stripes").champion == 1
 
 
+def test_a_champion_that_cannot_be_read_is_replaced_by_a_person_alone(
+    fresh: TinyPipeline, mlflow_home: Path
+) -> None:
+    fresh.run()
+    (weights,) = (mlflow_home / "mlflow").rglob(f"{REGISTERED_FOLDER}/{WEIGHTS_FILE}")
+    weights.write_bytes(b"damaged")
+    shown = metadata(fresh.run(training__seed=1))["registered_model"]
+    assert shown["alias"] == "challenger"
+    assert "champion version 1 cannot be read, so that only a person" in shown["decision"]
+    assert "models:/stripes/1 cannot be loaded (generator.safetensors: " in shown["decision"]
+    assert ledger.current_aliases(tracking.connect(), "stripes").champion == 1
+
+
 def test_an_evaluation_of_another_generator_registers_nothing(fresh: TinyPipeline) -> None:
     fresh.run()
     fresh.run("generator", training__seed=1)
