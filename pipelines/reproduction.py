@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from pydantic import ValidationError
 
-from gan_core.config import PipelineSettings, apply_overrides
+from gan_core.config import PipelineSettings, apply_overrides, describe_validation_error
 from gan_core.device import choose_device
 from gan_core.errors import FoundryError
 from gan_core.training_settings import TrainingSettings
@@ -147,7 +148,14 @@ def _recorded_settings(version: RegisteredVersion, images: Path | None) -> Pipel
         )
     file = f"{version.uri}/{REGISTERED_FOLDER}/{registry.SETTINGS_FILE}"
     text = Path(mlflow.artifacts.download_artifacts(file)).read_text()
-    settings = PipelineSettings.model_validate_json(text)
+    try:
+        settings = PipelineSettings.model_validate_json(text)
+    except ValidationError as error:
+        raise FoundryError(
+            f"{version.name} was registered with settings that this version of the project does "
+            f"not know ({describe_validation_error(error)}); reproduce it with the version that "
+            "registered it."
+        ) from None
     here = load_pipeline(version.model) if version.model in pipeline_files() else None
     found: dict[str, Any] = {}
     if settings.training.device == "cuda" and choose_device("auto") == "cpu":

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from gan_core.errors import FoundryError
+from gan_core.generator import REGISTERED_FOLDER
 from pipelines import home, registry, tracking
 from pipelines.cli import main
 from pipelines.reproduction import FOLDER, reproduce
@@ -112,6 +113,19 @@ def test_images_that_are_not_there_or_changed_are_a_sentence(
     next((images / "across").glob("*.png")).unlink()
     with pytest.raises(FoundryError, match=r"the images of stripes version 1 have changed since"):
         reproduce("stripes", 1, images)
+
+
+def test_settings_of_another_version_are_a_sentence(
+    pipeline: TinyPipeline, mlflow_home: Path
+) -> None:
+    (recorded,) = (mlflow_home / "mlflow").rglob(f"{REGISTERED_FOLDER}/{registry.SETTINGS_FILE}")
+    recorded.write_text(recorded.read_text().replace('"kimg":', '"kilo_images":'))
+    with pytest.raises(FoundryError) as caught:
+        reproduce("stripes", 1)
+    assert str(caught.value).startswith(
+        "stripes version 1 was registered with settings that this version of the project does not "
+        "know (training.kilo_images is not a setting; "
+    )
 
 
 def test_what_was_registered_by_other_means_is_a_sentence(mlflow_home: Path) -> None:
