@@ -25,7 +25,8 @@ def evaluate_images(place: Path, pipeline: str) -> Evaluation:
         pipeline: Its name; its images and its feature network are those materialized last.
 
     Raises:
-        FoundryError: There is no such pipeline, it was never run, or the images cannot be read.
+        FoundryError: There is no such pipeline, it was never run, the images cannot be read, or
+            there is only one.
     """
     settings = load_pipeline(pipeline)
     with open_quiet_instance() as instance:
@@ -37,7 +38,9 @@ def evaluate_images(place: Path, pipeline: str) -> Evaluation:
     prepared = {"resolution": (height, width), "channels": channels, "fit": own.description["fit"]}
     data = settings.data.model_copy(update=prepared)
     images, labels = read_images(place, data, own.class_names)
-    count = min(max(2, len(images)), len(own.train))
+    if len(images) < 2:  # told before the floor of as many is measured
+        raise FoundryError(f"{place} has one image, but a distance needs at least 2; add images.")
+    count = min(len(images), len(own.train))
     evaluation = settings.evaluation.model_copy(update={"samples": count})
     alike = settings.model_copy(update={"evaluation": evaluation})
     device = choose_device(settings.training.device)

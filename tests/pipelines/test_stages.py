@@ -157,6 +157,19 @@ def test_images_of_anyone_have_the_floor_of_as_many_and_the_size_of_the_measured
     assert found.gate.floor["recall"] == found.gate.metrics["recall"]
 
 
+def test_one_image_of_anyone_is_refused_before_anything_is_measured(
+    labelled: TinyPipeline, first_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "load_pipeline", lambda _: labelled.settings)
+    monkeypatch.setattr(evaluating, "open_quiet_instance", lambda: nullcontext(labelled.instance))
+    measured = store_folder() / "stripes" / "real_images"
+    before = set(measured.iterdir())
+    np.savez(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))
+    with pytest.raises(FoundryError, match=r"one\.npz has one image, but a distance needs"):
+        evaluating.evaluate_images(tmp_path / "one.npz", "stripes")
+    assert set(measured.iterdir()) == before
+
+
 def test_counts_and_classes_are_those_of_the_images(first_run: Run) -> None:
     shown = metadata(first_run)
     raw, prepared = shown["raw_images"], shown["training_images"]
