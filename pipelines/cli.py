@@ -410,18 +410,22 @@ def _version_row(version: "RegisteredVersion") -> dict[str, Any]:
 
     created = datetime.datetime.fromtimestamp(version.created_milliseconds / 1000, datetime.UTC)
 
-    def numbers(tag: str) -> list[float] | None:
-        return [float(text) for text in version.tags[tag].split()] if tag in version.tags else None
+    def numbers(tag: str, count: int) -> list[float] | None:
+        try:
+            found = [float(text) for text in version.tags[tag].split()]
+        except (KeyError, ValueError):  # other programs register too, with tags of their own
+            return None
+        return found if len(found) == count else None
 
     def number(tag: str) -> float | None:
-        found = numbers(tag)
+        found = numbers(tag, 1)
         return found[0] if found else None
 
     return {
         "version": version.version,
         "aliases": list(version.aliases),
         "frechet_distance": number(registry.DISTANCE_TAG),
-        "frechet_distance_ci": numbers(registry.INTERVAL_TAG),
+        "frechet_distance_ci": numbers(registry.INTERVAL_TAG, 2),
         "floor": number(registry.FLOOR_TAG),
         "metric_card": version.tags.get(registry.CARD_TAG),
         "decision": version.tags.get(registry.DECISION_TAG),

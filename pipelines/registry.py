@@ -206,7 +206,7 @@ def changing(model: str) -> Iterator[None]:
 
 def versions(client: "MlflowClient", model: str) -> list[RegisteredVersion]:
     """All versions of a model, newest first; none if there is no such model."""
-    found = _pages(client.search_model_versions, f"name = '{model}'")
+    found = _named(client.search_model_versions, model)
     aliases = _aliases(client, model)
     return sorted(
         (_registered(item, aliases) for item in found), key=lambda v: v.version, reverse=True
@@ -259,9 +259,15 @@ def _pages(search: Callable[..., Any], query: str | None = None) -> Iterator[Any
             return
 
 
+def _named(search: Callable[..., Any], model: str) -> Iterator[Any]:
+    """What a search finds under a name, which other programs may have given."""
+    query = None if "'" in model else f"name = '{model}'"  # MLflow has no escape for quotes
+    return (item for item in _pages(search, query) if item.name == model)
+
+
 def _aliases(client: "MlflowClient", model: str) -> dict[int, list[str]]:
     names: dict[int, list[str]] = {}
-    for found in client.search_registered_models(f"name = '{model}'"):
+    for found in _named(client.search_registered_models, model):
         for alias, number in found.aliases.items():
             names.setdefault(int(number), []).append(alias)
     return names

@@ -203,6 +203,28 @@ def test_a_models_versions_are_one_json_object(two_versions: None) -> None:
     }
 
 
+def test_models_that_other_programs_registered_are_listed_too(mlflow_home: Path) -> None:
+    client = tracking.connect()
+    foreign = {
+        registry.DISTANCE_TAG: "n/a",
+        registry.FLOOR_TAG: "3rd",
+        registry.INTERVAL_TAG: "0.5",
+    }
+    for name in ("o'brien", "both ' and \"", "plain"):
+        client.create_registered_model(name)
+        client.create_model_version(name, "runs:/none/model", tags=foreign)
+        client.set_registered_model_alias(name, "champion", "1")
+    shown = invoke("models")
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(invoke("models", "--json").stdout)["models"]
+    assert [model["name"] for model in found] == ["both ' and \"", "o'brien", "plain"]
+    for model in found:
+        (version,) = model["versions"]
+        assert version["aliases"] == ["champion"]
+        assert {version["frechet_distance"], version["floor"]} == {None}
+        assert version["frechet_distance_ci"] is None
+
+
 def test_all_models_are_one_json_object(two_versions: None) -> None:
     found = json.loads(invoke("models", "--json").stdout)
     assert [model["name"] for model in found["models"]] == ["mnist"]
