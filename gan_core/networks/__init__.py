@@ -1,6 +1,5 @@
 """Generators and discriminators, one family a file."""
 
-import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -52,6 +51,4 @@ def normalise_spectrally(discriminator: nn.Module) -> None:
             module.begin_by_multiplier()
     for module in list(discriminator.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
-            division = spectral_norm(module).get_submodule("parametrizations.weight.0")
-            # On a GPU, autocast would round the singular value to bf16.
-            division.forward = torch.autocast("cuda", enabled=False)(division.forward)
+            spectral_norm(module)

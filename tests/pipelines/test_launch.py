@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from gan_core.config import PipelineSettings
+from gan_core.data.image_set import DESCRIPTION_FILE
 from gan_core.errors import AlreadyTrainingError, FoundryError
 from gan_core.training.__main__ import OWNER_FILE
 from gan_core.training.checkpoint import read_progress
@@ -78,8 +80,11 @@ def test_a_mistake_of_the_user_becomes_its_sentence(folder: Path) -> None:
 
 
 def test_a_crash_shows_the_end_of_the_log(make_job: MakeJob, folder: Path, tmp_path: Path) -> None:
+    job = make_job()
     lost = tmp_path / "lost images"
-    make_job().model_copy(update={"image_set": lost}).write(folder)
+    lost.mkdir()
+    shutil.copy(job.image_set / DESCRIPTION_FILE, lost)
+    job.model_copy(update={"image_set": lost}).write(folder)
     with pytest.raises(TrainingCrashedError, match="ended with status 1") as caught:
         run_job(folder, no_rows)
     assert "FileNotFoundError" in str(caught.value)

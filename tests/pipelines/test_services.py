@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -15,6 +15,8 @@ from gan_core.errors import FoundryError
 from pipelines.services import MOST_RESTARTS, Services
 from tests.conftest import PROJECT
 from tests.gan_core.trainings import wait_until
+
+Children = Callable[[], list[psutil.Process]]
 
 SLEEP = ("python", "-c", "import time; time.sleep(600)")
 WITH_A_CHILD = (
@@ -32,11 +34,18 @@ def services(own_home: Path) -> Iterator[Services]:
     found.stop()
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+@pytest.fixture
+def children() -> Children:
+    """All that a test has started, without what tests before it have left."""
+    others = psutil.Process().children(recursive=True)
+    return lambda: [
+        each for each in psutil.Process().children(recursive=True) if each not in others
+    ]
 
 
-def test_a_server_that_ended_by_itself_is_started_again(services: Services) -> None:
+def test_a_server_that_ended_by_itself_is_started_again(
+    services: Services, children: Children
+) -> None:
     services.start("sleeper", *SLEEP)
     services.require_alive()
     assert services.start_again() == []
@@ -61,7 +70,9 @@ def test_a_server_that_ends_again_and_again_is_given_up_with_the_end_of_its_log(
     assert len(log.read_text().splitlines()) == 1 + MOST_RESTARTS == 6
 
 
-def test_stopping_ends_the_servers_and_what_they_started(services: Services) -> None:
+def test_stopping_ends_the_servers_and_what_they_started(
+    services: Services, children: Children
+) -> None:
     services.start("parent", *WITH_A_CHILD)
     wait_until(lambda: len(children()) == 2, "the server's own child", 20)
     family = children()
