@@ -130,7 +130,7 @@ def test_an_interrupted_run_says_so_leaves_no_trainer_and_can_be_continued(
     interrupt: Callable[[StartedRun, int], None], number: int, start_run: StartRun, own_home: Path
 ) -> None:
     run = start_run()
-    wait_until(run.is_training, "training", 90)
+    wait_until(lambda: "img/s" in run.shown, "training that a person sees", 90)
     interrupt(run, number)
     assert run.wait(15) == 130, run.shown
     assert "interrupted" in run.shown.splitlines()[-1]
