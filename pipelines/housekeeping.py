@@ -21,8 +21,6 @@ from urllib.parse import unquote, urlparse
 
 import dagster as dg
 import filelock
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.utils import is_valid_run_id
 
 from gan_core.errors import FoundryError
 from pipelines import home, ledger, registry, tracking
@@ -30,6 +28,7 @@ from pipelines.instance import open_quiet_instance
 from pipelines.materializations import data_version
 from pipelines.pipeline_files import pipeline_files
 from pipelines.registry import RegisteredVersion
+from pipelines.run_files import cannot_remove, files_of_runs, remove_files_of_deleted_runs
 from pipelines.run_processes import end_dead_runs
 from pipelines.sweep import place
 
@@ -118,7 +117,7 @@ def collect(keep: int, *, dry_run: bool) -> Collection:
                 if not dry_run and not found.busy:
                     _carry_out(client, instance, found)
         if not dry_run:
-            _remove_files_of_deleted_runs(instance)
+            remove_files_of_deleted_runs(instance)
         left = _purge(client) if client is not None and not dry_run else None
     return Collection(tuple(plans), left)
 
@@ -193,7 +192,7 @@ def _plan(
 
     if client is not None:
         _plan_mlflow(client, plan, staying, folders, keep)
-    run_files = _run_files(instance)
+    run_files = files_of_runs(instance)
     going = [
         *plan.folders,
         *_artifact_folders(client, plan),
@@ -433,41 +432,7 @@ def _remove(folder: Path) -> None:
             folder.rename(going)
             shutil.rmtree(going)
         except OSError as error:
-            raise _cannot_remove(folder, error) from error
-
-
-def _run_files(instance: dg.DagsterInstance) -> dict[str, list[Path]]:
-    """What Dagster's local storage has of each run: its events, and what its steps printed."""
-    events = instance.event_log_storage
-    if not isinstance(events, SqliteEventLogStorage):
-        return {}
-    found: dict[str, list[Path]] = {}
-    for folder in (Path(events.path_for_shard("")).parent, Path(instance.storage_directory())):
-        for path in folder.iterdir() if folder.exists() else ():
-            run = path.name.partition(".")[0]
-            if is_valid_run_id(run):
-                found.setdefault(run, []).append(path)
-    return found
-
-
-def _remove_files_of_deleted_runs(instance: dg.DagsterInstance) -> None:
-    """Dagster leaves them, whoever deleted the run."""
-    files = _run_files(instance)
-    there = set(instance.get_run_ids())  # asked second, so that a run that begins now is among them
-    for path in (path for run, paths in files.items() if run not in there for path in paths):
-        try:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _cannot_remove(path, error) from error
-
-
-def _cannot_remove(path: Path, error: OSError) -> FoundryError:
-    return FoundryError(
-        f"{path} cannot be removed ({error.strerror}); remove it, and call gc again."
-    )
+            raise cannot_remove(folder, error) from error
 
 
 def _artifact_folders(client: "MlflowClient | None", plan: Plan) -> Iterator[Path]:
