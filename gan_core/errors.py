@@ -1,11 +1,28 @@
 """The errors that a user of the project can cause. What is raised for a bug is not listed here."""
 
+import re
+
+_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s/@]+@")
+
+
+def hide_passwords(text: str) -> str:
+    """A text with `***` in the place of the passwords of the addresses in it.
+
+    >>> hide_passwords("the database postgresql://ann:secret@host/mlflow")
+    'the database postgresql://ann:***@host/mlflow'
+    """
+    return _PASSWORD.sub(r"\1:***@", text)
+
 
 class FoundryError(Exception):
     """A mistake or circumstance that the user can mend.
 
-    Its text is one sentence that names the thing, the value found, and the remedy.
+    Its text is one sentence that names the thing, the value found, and the remedy. Passwords in
+    addresses are not repeated: where it is shown, others may read it.
     """
+
+    def __str__(self) -> str:
+        return hide_passwords(super().__str__())
 
 
 class OutOfMemoryError(Exception):

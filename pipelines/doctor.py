@@ -10,7 +10,7 @@ import fsspec
 
 from gan_core.config import PipelineSettings
 from gan_core.data.download import MIRROR_VARIABLE, mirror_base
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, hide_passwords
 from pipelines import home, mlflow_database
 from pipelines.notification_channels import channel_states, open_channels
 
@@ -36,9 +36,9 @@ def examine() -> dict[str, Any]:
         "store_writable": _can_write(problems),
         "free_disk_gb": _free_disk_gb(),
         "dagster_database": _dagster_database_state(problems),
-        "mlflow_tracking_uri": home.tracking_uri(),
+        "mlflow_tracking_uri": hide_passwords(home.tracking_uri()),
         "mlflow_database": _database_state(problems),
-        "mirror": os.environ.get(MIRROR_VARIABLE) or "none",
+        "mirror": hide_passwords(os.environ.get(MIRROR_VARIABLE) or "none"),
         "mirror_reachable": _mirror_reachable(problems),
         "pipelines": list(pipelines),
         "notifications": {
@@ -47,7 +47,8 @@ def examine() -> dict[str, Any]:
             if settings is not None and open_channels(settings.notifications)
         },
     }
-    return {**report, "problems": problems, "healthy": not problems}
+    told = [hide_passwords(problem) for problem in problems]
+    return {**report, "problems": told, "healthy": not problems}
 
 
 def _free_disk_gb() -> float:

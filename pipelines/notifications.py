@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from gan_core.errors import FoundryError
 from gan_core.notification_settings import NotificationSettings
@@ -20,7 +19,12 @@ from pipelines.notification_channels import (
 )
 from pipelines.notification_message import Message
 from pipelines.pipeline_files import load_pipeline, pipeline_files, read_pipeline_file
-from pipelines.tracking import DAGSTER_UI_VARIABLE, MLFLOW_UI_VARIABLE, dagster_run_url
+from pipelines.tracking import (
+    DAGSTER_UI_VARIABLE,
+    MLFLOW_UI_VARIABLE,
+    dagster_run_url,
+    without_user,
+)
 
 if TYPE_CHECKING:
     from gan_core.evaluation.report import Evaluation
@@ -235,14 +239,8 @@ def _links(run_id: str | None, page: str | None) -> dict[str, str]:
     """Pages of the user interfaces, where their addresses are known."""
     links = {}
     if run_id and os.environ.get(DAGSTER_UI_VARIABLE):
-        links["Run in Dagster"] = _without_user(dagster_run_url(run_id))
+        links["Run in Dagster"] = dagster_run_url(run_id)
     server = home.tracking_uri().startswith(("http://", "https://"))
     if page and (server or os.environ.get(MLFLOW_UI_VARIABLE)):
-        links["Run in MLflow"] = _without_user(page)
+        links["Run in MLflow"] = without_user(page)
     return links
-
-
-def _without_user(address: str) -> str:
-    """An address without the user and password that it may hold."""
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from gan_core.config import PipelineSettings, flat_settings
 from gan_core.disk import is_disk_full
@@ -291,13 +292,20 @@ def _environment_tags() -> dict[str, Any]:
 
 
 def run_page_base() -> str:
-    """Address of MLflow's user interface."""
+    """Address of MLflow's user interface; those who follow it say themselves who they are."""
     uri = home.tracking_uri()
     if uri.startswith(("http://", "https://")):
-        return uri.rstrip("/")
-    return os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI)
+        return without_user(uri.rstrip("/"))
+    return without_user(os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
 
 
 def dagster_run_url(run_id: str) -> str:
     """A run's page in Dagster's user interface."""
-    return f"{os.environ.get(DAGSTER_UI_VARIABLE, DEFAULT_DAGSTER_UI)}/runs/{run_id}"
+    base = os.environ.get(DAGSTER_UI_VARIABLE, DEFAULT_DAGSTER_UI)
+    return f"{without_user(base)}/runs/{run_id}"
+
+
+def without_user(address: str) -> str:
+    """An address without the user and password that it may hold."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

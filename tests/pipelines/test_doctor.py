@@ -106,6 +106,15 @@ def test_a_database_without_its_driver_is_a_problem(monkeypatch: pytest.MonkeyPa
     assert "install its driver" in only_problem(report)
 
 
+def test_passwords_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
+    monkeypatch.setenv("GAN_FOUNDRY_MIRROR", "http://ben:secret@127.0.0.1:9")
+    report = examine()
+    assert report["mlflow_tracking_uri"] == "http://ann:***@127.0.0.1:9"
+    assert len(report["problems"]) == 2
+    assert "secret" not in str(report)
+
+
 def test_an_empty_database_is_one_that_is_not_made_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

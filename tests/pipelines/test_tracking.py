@@ -14,6 +14,7 @@ import pytest
 from gan_core.config import PipelineSettings, flat_settings
 from gan_core.errors import FoundryError
 from gan_core.training.journal import Journal, read_journal
+from pipelines import tracking
 from pipelines.tracking import SHIPPED_TAG, TrackedRun, open_run
 
 SETTINGS = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
@@ -173,6 +174,24 @@ def test_an_address_of_no_known_kind_is_a_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "carrier-pigeon://coop")
     with pytest.raises(FoundryError, match="carrier-pigeon://coop cannot be used"):
         open_run("digits", SETTINGS, "key1", {})
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql+nodriver://ann:secret@host/mlflow", "http://ann:secret@127.0.0.1:9"]
+)
+def test_the_password_of_an_address_is_not_told(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(FoundryError) as caught:
+        open_run("digits", SETTINGS, "key1", {})
+    assert "://ann:***@" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_links_to_pages_hold_no_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:secret@mlflow.example.org:8443/base/")
+    monkeypatch.setenv(tracking.DAGSTER_UI_VARIABLE, "https://ann:secret@dagster.example.org")
+    assert tracking.run_page_base() == "https://mlflow.example.org:8443/base"
+    assert tracking.dagster_run_url("id") == "https://dagster.example.org/runs/id"
 
 
 def test_two_processes_can_make_the_database_at_once(own_home: Path) -> None:
