@@ -27,13 +27,6 @@ RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "gan_fou
   __typename } }"""
 
 
-def wait_for_run(ui: RunningUi, run_id: str) -> None:
-    """Wait until a run has ended well, without a page: an open one takes half a core from it."""
-    while (status := ui.run_statuses()[run_id]) != "SUCCESS":
-        assert status in ("QUEUED", "STARTING", "STARTED"), status
-        time.sleep(1)
-
-
 def save(page: Page, name: str) -> None:
     """Write what the page shows, with few colours, which pages have anyway."""
     page.wait_for_timeout(SETTLE_MILLISECONDS)
@@ -51,7 +44,7 @@ def take_pictures(ui: RunningUi, page: Page) -> None:
     expect(progress.first).to_be_visible(timeout=steps.RUN_SECONDS * 1000)
     save(page, "run")
     page.goto("about:blank")
-    wait_for_run(ui, run_id)
+    steps.wait_for_run(ui, run_id)
     steps.open_asset_graph(page, ui.dagster, "digits")
     save(page, "asset_graph")
     steps.open_grid(page, ui.dagster, "digits")
@@ -80,7 +73,7 @@ def take_pictures_of_the_schedule(ui: RunningUi, page: Page, project: Path) -> N
     steps.switch_off(page, ui.dagster, "digits_schedule")
     page.goto("about:blank")
     (scheduled, *_) = set(ui.run_statuses()) - first
-    wait_for_run(ui, scheduled)
+    steps.wait_for_run(ui, scheduled)
     versions = run_command(ui.home, "models", "digits", "--json").json["versions"]
     assert [(v["version"], v["aliases"]) for v in versions] == [
         (2, ["champion"]),

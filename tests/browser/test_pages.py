@@ -42,10 +42,13 @@ SCHEDULE_STATE = """{ scheduleOrError(scheduleSelector: {repositoryLocationName:
 
 @pytest.fixture(scope="module")
 def digits_run(ui: RunningUi, browser: Browser) -> str:
-    """Materializes `digits` from the asset graph, and watches the run's page until it is done."""
+    """Materializes `digits` from the asset graph, and looks at the run's page when it is done."""
     page = browser.new_page(viewport=steps.VIEWPORT)
     steps.open_asset_graph(page, ui.dagster, "digits")
     run_id = steps.materialize(page, SHORT)
+    page.goto("about:blank")
+    steps.wait_for_run(ui, run_id)
+    page.goto(f"{ui.dagster}/runs/{run_id}")
     steps.wait_for_status(page, "Success")
     page.close()
     return run_id
