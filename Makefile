@@ -2,7 +2,9 @@
 PYTHON ?= python3
 PIPELINE ?= digits
 BIN := .venv/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Most of what is installed is never imported: what is gets compiled then.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+  --constraint constraints.txt
 
 .PHONY: run ui install test lint chromium screenshots bench faults clean
 
@@ -16,7 +18,8 @@ install: .venv/installed  ## make .venv and install the program
 
 # Two tests at a time, each on one core. The longest in the browser begins while the run is made
 # that tests/e2e looks at.
-test: lint chromium  ## all that CI runs
+test:  ## all that CI runs
+	@$(MAKE) --no-print-directory --jobs 2 lint chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
 	  tests/gan_core tests/pipelines tests/benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
@@ -61,6 +64,7 @@ clean:  ## remove what was installed; what was trained stays
 	@$(PIP_INSTALL) --editable '.[pipelines]'
 	@touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/python
+	@echo "installing into .venv, with what tests need (a few minutes the first time) …"
 	@$(PIP_INSTALL) --editable '.[pipelines,dev]'
-	@touch $@
+	@touch .venv/installed $@
