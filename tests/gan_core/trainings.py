@@ -8,8 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from gan_core.generator import WEIGHTS_FILE
-from gan_core.training.job import JOURNAL_FILE, RELEASE_FOLDER, TrainingJob
+from gan_core.training.checkpoint import read_progress
+from gan_core.training.job import (
+    CHECKPOINT_FILE,
+    JOURNAL_FILE,
+    LOCK_FILE,
+    RELEASE_FOLDER,
+    TrainingJob,
+)
 from gan_core.training.journal import read_journal
 from gan_core.training.loop import train
 from tests.conftest import PROJECT, subprocess_environment
@@ -34,6 +43,18 @@ def run_job(
     folder.mkdir(exist_ok=True)
     job.write(folder)
     return train(job, folder, should_stop)
+
+
+def train_here(folder: Path, on_rows: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Do the job of a folder in this process, which has loaded what a new one would have to load.
+
+    In the place of `pipelines.launch.run_job`; the journal's new lines are passed on at the end.
+    """
+    progress = read_progress(folder / CHECKPOINT_FILE)
+    with filelock.FileLock(folder / LOCK_FILE):
+        train(TrainingJob.read(folder), folder, never)
+    journal = read_journal(folder / JOURNAL_FILE, progress.journal_bytes if progress else 0)
+    on_rows([row for _, row in journal])
 
 
 def released_bytes(folder: Path) -> bytes:

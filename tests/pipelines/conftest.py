@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import blessing, tracking
+from pipelines.assets import generator
+from tests.gan_core.trainings import train_here
 from tests.pipelines.tiny_pipeline import place_database
 
 
@@ -25,6 +27,14 @@ def quick_blessing() -> Iterator[None]:
     """Without its fresh process, which takes seconds; test_blessing and the e2e tests start it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blessing, "bless", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_training() -> Iterator[None]:
+    """Without its process, which takes seconds; test_launch and the e2e tests start it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generator, "run_job", train_here)
         yield
 
 

@@ -25,7 +25,6 @@ from gan_core.errors import FoundryError
 from gan_core.training.checkpoint import read_progress
 from gan_core.training.job import CHECKPOINT_FILE, JOURNAL_FILE, LOCK_FILE, TrainingJob
 from gan_core.training.journal import read_journal
-from gan_core.training.loop import train
 from pipelines import pipeline_files, tracking
 from pipelines.cli import main
 from pipelines.launch import TrainingCrashedError
@@ -36,7 +35,7 @@ from pipelines.sweep.mlflow_runs import STATE_TAG, SWEEP_TAG, SweepRuns
 from pipelines.sweep.plots import Plots
 from pipelines.sweep.sweep import SweepResult
 from tests.conftest import PROJECT, subprocess_environment
-from tests.gan_core.trainings import never, wait_until
+from tests.gan_core.trainings import train_here, wait_until
 from tests.pipelines.tiny_pipeline import metadata, open_pipeline, tiny_settings, write_stripes
 
 Rows = list[dict[str, Any]]
@@ -126,13 +125,6 @@ def run_sweep(run_whole_sweep: Sweep, empty_study: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(SweepRuns, "_try", lambda *_: True)
     monkeypatch.setattr(sweep, "draw_plots", lambda *_: Plots((), "not drawn"))
     return run_whole_sweep
-
-
-def train_here(folder: Path, on_rows: Callable[[Rows], None]) -> None:
-    """A job done in this process, which has loaded what a new one would have to load."""
-    with filelock.FileLock(folder / LOCK_FILE):
-        train(TrainingJob.read(folder), folder, never)
-    on_rows([])
 
 
 def write_rows(folder: Path, *rows: dict[str, Any]) -> None:
