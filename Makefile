@@ -2,9 +2,7 @@
 PYTHON ?= python3
 PIPELINE ?= digits
 BIN := .venv/bin
-# Most of what is installed is never imported: what is gets compiled then.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-  --constraint constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run ui install test lint chromium screenshots bench faults clean
 
