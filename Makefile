@@ -14,14 +14,18 @@ ui: install  ## Dagster's and MLflow's pages on this machine
 
 install: .venv/installed  ## make .venv and install the program
 
-# Two tests at a time, each on one core. The longest in the browser begins while the run is made
-# that tests/e2e looks at.
+# Two tests at a time, each on one core. The longest begin first; the second makes the run that
+# others look at.
+LONGEST := tests/browser/test_pages.py tests/e2e/test_consumers.py tests/e2e/test_mirror.py \
+  tests/faults/test_killed_run.py tests/faults/test_operation.py
+OF_WHOLE_RUNS := $(wildcard tests/browser/test_*.py tests/e2e/test_*.py tests/faults/test_*.py)
+
 test:  ## all that CI runs
 	@$(MAKE) --no-print-directory --jobs 2 lint chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
 	  tests/gan_core tests/pipelines tests/benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
-	  tests/browser tests/e2e tests/faults
+	  $(LONGEST) $(filter-out $(LONGEST),$(OF_WHOLE_RUNS))
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
