@@ -2,7 +2,7 @@
 
 import re
 
-_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s/@]+@")
+_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s@]+@")  # a database's may hold a /
 
 
 def hide_passwords(text: str) -> str:

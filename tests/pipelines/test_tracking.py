@@ -177,7 +177,12 @@ def test_an_address_of_no_known_kind_is_a_sentence(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "uri", ["postgresql+nodriver://ann:secret@host/mlflow", "http://ann:secret@127.0.0.1:9"]
+    "uri",
+    [
+        "postgresql+nodriver://ann:secret@host/mlflow",
+        "postgresql+nodriver://ann:a/secret@host/mlflow",
+        "http://ann:secret@127.0.0.1:9",
+    ],
 )
 def test_the_password_of_an_address_is_not_told(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
