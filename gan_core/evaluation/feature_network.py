@@ -25,6 +25,7 @@ from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.inception import InceptionNet, find_weights
 from gan_core.evaluation_settings import FeatureNetworkSettings
+from gan_core.optimizer import Adam
 
 WEIGHTS_FILE = "feature_network.safetensors"
 INCEPTION_WEIGHTS_FILE = "inception.pth"
@@ -318,7 +319,7 @@ def _inception_network(
 def _fit(net: _Net, split: ImageSplit, epochs: int, seed: int, device: torch.device) -> None:
     """Cross-entropy with Adam under a one-cycle learning rate, on randomly shifted images."""
     steps = -(-len(split) // TRAINING_BATCH) * epochs
-    optimizer = torch.optim.Adam(net.parameters(), lr=PEAK_LEARNING_RATE, fused=True)
+    optimizer = Adam(net.parameters(), lr=PEAK_LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, steps)
     stream = torch.Generator().manual_seed(seed)
     labels = torch.tensor(split.labels)

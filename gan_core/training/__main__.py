@@ -82,8 +82,6 @@ def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
 
                 return train_in_processes(job, folder, should_stop)
             with _without_garbage_collection():
-                import torch._dynamo  # noqa: F401 (its optimizers do)
-
                 from gan_core.training.loop import train
 
             # A process of several may have outlived the one that started it.

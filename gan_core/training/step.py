@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gan_core.losses import LOSSES, gradient_penalty, mixtures, wgan_gp_penalty
+from gan_core.optimizer import Adam
 from gan_core.training.augmentation import Augmentation
 from gan_core.training.processes import ALONE, Processes, without_averaging
 from gan_core.training_settings import TrainingSettings
@@ -96,10 +97,10 @@ class AdversarialGame:
             discriminator, settings.discriminator_learning_rate
         )
 
-    def _adam(self, module: nn.Module, rate: float) -> torch.optim.Adam:
+    def _adam(self, module: nn.Module, rate: float) -> Adam:
         # On a GPU the rate is a tensor, so that a captured step can be told another one.
         on_gpu = self._device_type == "cuda"
-        return torch.optim.Adam(
+        return Adam(
             module.parameters(),
             lr=torch.tensor(rate, device="cuda") if on_gpu else rate,
             betas=self._settings.adam_betas,
