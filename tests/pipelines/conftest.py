@@ -1,5 +1,6 @@
 """What the pipelines' tests share: homes with an MLflow database, and a dead server."""
 
+import functools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,17 @@ def quick_training() -> Iterator[None]:
     """Without its process, which takes seconds; test_launch and the e2e tests start it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "run_job", train_here)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_schema_checks() -> Iterator[None]:
+    """MLflow reads its 68 migrations each time a store is opened, to know the last of them."""
+    from mlflow.store.db import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        newest = functools.cache(utils._get_latest_schema_revision)
+        patch.setattr(utils, "_get_latest_schema_revision", newest)
         yield
 
 
