@@ -1,7 +1,6 @@
 """The evaluation as one HTML page that needs nothing else: for a browser, a phone or MLflow."""
 
 import base64
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from gan_core.data.image_set import ImageSet
 from gan_core.evaluation import pictures
+from gan_core.evaluation.curves import Panel, draw_panels, series
 from gan_core.evaluation.estimate import Estimate
 from gan_core.evaluation.report import Evaluation
 from gan_core.generator import ReleasedGenerator
@@ -140,48 +140,22 @@ def _curves(evaluation: Evaluation, journal: Sequence[Mapping[str, Any]]) -> Ite
     monitored = [row for row in journal if row["event"] == "evaluation"]
     if monitored:
         yield _curve(
-            {"distance to training images": _series(monitored, "distance")},
-            "kimg",
+            Panel({"distance to training images": series(monitored, "distance")}, logarithmic=True),
             "The distance while training.",
-            logarithmic=True,
         )
     if progress:
         names = ("generator_loss", "discriminator_loss")
         yield _curve(
-            {name.replace("_", " "): _series(progress, name) for name in names},
-            "kimg",
+            Panel({name.replace("_", " "): series(progress, name) for name in names}),
             "Losses while training.",
         )
     points = [(point.samples, point.frechet_distance) for point in evaluation.curve]
     yield _curve(
-        {"Fréchet distance": points},
-        "samples",
+        Panel({"Fréchet distance": points}, "samples"),
         "The distance at several sample counts: what is left of its bias.",
     )
 
 
-def _series(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [(row["kimg"], row[name]) for row in rows if name in row]
-
-
-def _curve(
-    lines: Mapping[str, Sequence[tuple[float, float]]],
-    horizontal: str,
-    caption: str,
-    *,
-    logarithmic: bool = False,
-) -> Picture:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    axes = figure.subplots()
-    for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
-    axes.set_xlabel(horizontal)
-    axes.legend()
-    if logarithmic:
-        axes.set_yscale("log")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    encoded = base64.b64encode(buffer.getvalue()).decode()
+def _curve(panel: Panel, caption: str) -> Picture:
+    encoded = base64.b64encode(draw_panels([panel], "svg")).decode()
     return Picture(f"data:image/svg+xml;base64,{encoded}", caption)

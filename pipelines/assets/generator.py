@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from gan_core.errors import FoundryError
+from gan_core.evaluation.curves import Panel, draw_panels, series
 from gan_core.training.job import (
     GRID_FOLDER,
     JOURNAL_FILE,
@@ -152,29 +153,20 @@ def describe_progress(progress: list[dict[str, Any]]) -> dict[str, float]:
 
 def draw_curves(progress: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> bytes:
     """Losses, mean probabilities of "real", and distances, over kimg, as PNG."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    panels: list[tuple[list[dict[str, Any]], tuple[str, ...]]] = [
+    shown: list[tuple[list[dict[str, Any]], tuple[str, ...]]] = [
         (progress, LOSSES),
         (progress, ("real_probability", "fake_probability")),
     ]
     if evaluations:
-        panels.append((evaluations, ("distance",)))
-    figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
-    for axes, (rows, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        for name in names:
-            having = [row for row in rows if name in row]
-            kimg = [row["kimg"] for row in having]
-            axes.plot(kimg, [row[name] for row in having], label=name.replace("_", " "))
-        axes.set_xlabel("kimg")
-        axes.legend()
-    if evaluations:
-        axes.set_yscale("log")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+        shown.append((evaluations, ("distance",)))
+    panels = [
+        Panel(
+            {name.replace("_", " "): series(rows, name) for name in names},
+            logarithmic=rows is evaluations,
+        )
+        for rows, names in shown
+    ]
+    return draw_panels(panels, "png")
 
 
 GENERATOR = Stage(
