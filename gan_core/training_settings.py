@@ -43,7 +43,10 @@ class AugmentationSettings(Settings):
         "and 5 of shear, 11 % of scale and 5 % of each side.",
     )
     target: Fraction = Field(
-        0.6, description="adaptive only: the mean sign of the discriminator on real images."
+        0.6,
+        description="adaptive only: the mean sign of the discriminator's judgement of real images; "
+        "of real ones against generated ones, where the loss compares them (`relativistic`, "
+        "`wasserstein`).",
     )
     adjustment_kimg: Annotated[float, Field(gt=0.0)] = Field(
         500.0, description="adaptive only: the probability takes so long from 0 to 1."
@@ -148,7 +151,8 @@ class TrainingSettings(Settings):
     )
     device: Device = Field("auto", description="`auto` is the GPU, where there is one.")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        None, description="CPU threads of a training process; by default all cores."
+        None,
+        description="CPU threads of a training process; by default the processes share all cores.",
     )
     launcher: Literal["process", "torchrun"] = Field(
         "process", description="One process, or `processes` of them that share each batch."
@@ -229,6 +233,22 @@ class TrainingSettings(Settings):
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be divided into {self.processes} processes x "
                 f"{self.accumulation_steps} accumulation_steps of at least 2 images; make it a "
-                f"multiple of {parts}"
+                f"multiple of {parts}, at least {2 * parts}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_asked_for_can_happen(self) -> Self:
+        monitoring, augmentation = self.monitoring, self.augmentation
+        if monitoring.patience_evaluations and not monitoring.interval_kimg:
+            raise ValueError(
+                f"monitoring.patience_evaluations {monitoring.patience_evaluations} counts "
+                "evaluations while training, but monitoring.interval_kimg 0 makes none; set it "
+                "above 0"
+            )
+        if augmentation.strength == "adaptive" and not augmentation.transforms:
+            raise ValueError(
+                "augmentation.strength adaptive is for augmentation.transforms, but there are "
+                "none; name some"
             )
         return self

@@ -54,6 +54,34 @@ class TrainingCrashedError(Exception):
     """The training process ended in a way that the user cannot mend."""
 
 
+def new_job(
+    name: str,
+    settings: PipelineSettings,
+    *,
+    image_set: Path,
+    image_set_sha256: str,
+    feature_network: Path | None = None,
+    feature_network_sha256: str | None = None,
+    start_sha256: str | None = None,
+) -> TrainingJob:
+    """The job of a training, with all decided that the settings leave to the machine."""
+    device = choose_device(settings.training.device)
+    return TrainingJob(
+        name=name,
+        image_set=image_set,
+        image_set_sha256=image_set_sha256,
+        network=settings.network,
+        training=settings.training,
+        device=device,
+        precision=choose_precision(settings.training.precision, device),
+        threads=settings.training.threads
+        or max(1, len(os.sched_getaffinity(0)) // settings.training.processes),
+        feature_network=feature_network,
+        feature_network_sha256=feature_network_sha256,
+        start_sha256=start_sha256,
+    )
+
+
 def write_job(
     folder: Path,
     name: str,
@@ -81,25 +109,29 @@ def write_job(
                 "training": job.training.model_copy(update=sharing),
             }
         )
+        if job.device == "cuda" and settings.training.device == "auto":
+            _require_gpu(folder)
         choose_device(job.device)
     else:
-        device = choose_device(settings.training.device)
-        job = TrainingJob(
-            name=name,
+        job = new_job(
+            name,
+            settings,
             image_set=image_set,
             image_set_sha256=image_set_sha256,
-            network=settings.network,
-            training=settings.training,
-            device=device,
-            precision=choose_precision(settings.training.precision, device),
-            threads=settings.training.threads
-            or max(1, len(os.sched_getaffinity(0)) // settings.training.processes),
             feature_network=feature_network,
             feature_network_sha256=feature_network_sha256,
             start_sha256=start_sha256,
         )
     job.write(folder)
     return job
+
+
+def _require_gpu(folder: Path) -> None:
+    if choose_device("auto") == "cpu":
+        raise FoundryError(
+            f"the training in {folder} began on a GPU, and torch sees none on this machine now; "
+            "bring it back, or set training.device to cpu to train anew."
+        )
 
 
 def continue_smaller_budget(

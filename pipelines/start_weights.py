@@ -104,7 +104,6 @@ def fetch_start(
 
     with (
         tracking.tracking_errors(),
-        tempfile.TemporaryDirectory(dir=training) as temporary,
         _registry() as client,
     ):
         version = _find(client, model, start_from)
@@ -112,7 +111,8 @@ def fetch_start(
             return None
         generator = load_generator(version.uri)
         _require_same(version.name, generator.config, network, images)
-        folder = Path(temporary) / START_FOLDER
+        folder = (training / START_FOLDER).with_suffix(".partial")
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
         folder.mkdir()
         generator.save(folder)
         origin = Origin(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from gan_core.disk import is_disk_full
+from gan_core.disk import is_disk_full, sync_folder
 from gan_core.errors import FoundryError
 
 
@@ -60,13 +60,14 @@ def open_stage(path: Path, *, resumable: bool = False) -> Iterator[StageFolder]:
         working.mkdir(exist_ok=True)
         try:
             yield StageFolder(path, working)
+            sync_folder(working)
         except BaseException as error:
             if not resumable:
                 shutil.rmtree(working, ignore_errors=True)
             if is_disk_full(error):
                 raise FoundryError(describe_full_disk(path.parent)) from error
             raise
-        working.rename(path)
+        working.rename(path)  # whole, also after a power cut: what it holds is on the disk
 
 
 def describe_full_disk(folder: Path) -> str:

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -158,6 +158,7 @@ class TrackedRun:
                     if row.get(name) is not None
                 ]
             elif row["event"] == "grid" and row["images"] not in shipped_grids:
+                shipped_grids.add(row["images"])
                 self._log_grid(training_folder / row["file"], row["images"], milliseconds)
         for begin in range(0, len(metrics), METRICS_A_BATCH):
             self.client.log_batch(self.run_id, metrics[begin : begin + METRICS_A_BATCH])
@@ -230,7 +231,7 @@ def open_run(
         tracked = TrackedRun(client, run.info.run_id, experiment_id)
         if not run.data.params:
             tracked.set_tags({**_environment_tags(), **tags})
-            _log_parameters(tracked, settings)
+        _log_parameters(tracked, settings, run.data.params.keys())
     return tracked
 
 
@@ -266,16 +267,18 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     )
 
 
-def _log_parameters(run: TrackedRun, settings: PipelineSettings) -> None:
+def _log_parameters(run: TrackedRun, settings: PipelineSettings, known: Collection[str]) -> None:
+    """Record what is not known yet; MLflow takes a hundred at once, and may be cut off between."""
     from mlflow.entities import Param
 
     parameters = [
         Param(key, str(value))
         for key, value in flat_settings(settings).items()
         # People's addresses say nothing of a training.
-        if not key.startswith("notifications.") and key != "operation.owners"
+        if not key.startswith("notifications.") and key != "operation.owners" and key not in known
     ]
-    run.client.log_batch(run.run_id, params=parameters)
+    if parameters:
+        run.client.log_batch(run.run_id, params=parameters)
 
 
 def _environment_tags() -> dict[str, Any]:

@@ -94,9 +94,15 @@ def restore_optimizer(
 ) -> None:
     """Put back what `optimizer_tensors` took, in the memory layout of the parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for name, value in _below(prefix, tensors).items():
-        index, _, key = name.partition("/")
-        parameter = parameters[int(index)]
+    kept = _below(prefix, tensors)
+    for index, parameter in enumerate(parameters):
+        # What was taken before the first update has nothing, and means zeros.
+        for field, value in optimizer.state.get(parameter, {}).items():
+            if f"{index}/{field}" not in kept:
+                value.zero_()
+    for name, value in kept.items():
+        number, _, key = name.partition("/")
+        parameter = parameters[int(number)]
         state = optimizer.state[parameter]
         if key not in state:
             # The file holds every tensor contiguous; the fused kernel wants the parameter's layout.

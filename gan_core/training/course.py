@@ -137,7 +137,7 @@ class Course:
     def write_grid(self) -> None:
         """A grid of samples, from the same latents every time."""
         if not self.is_over:  # the end shows what is released
-            self._write_grid(self._trainer.released())
+            self._write_grid(self._trainer.released(), "")
 
     def evaluate(self, should_stop: Callable[[], str | None]) -> str | None:
         """Measure the generator, keep it if it is the best so far, and react to alarms.
@@ -221,7 +221,8 @@ class Course:
             chosen = self._trainer.released_snapshot(self._folder, snapshot)
         if self._start.finished is None:
             self._finished = self._finished or BUDGET
-            self._write_grid(chosen)
+            # By its own name: an early end may come where a grid was just drawn.
+            self._write_grid(chosen, "-released")
             self._tell(
                 "end",
                 seconds=self._clock.seconds(),
@@ -244,9 +245,9 @@ class Course:
         self._trainer.sums.zero_()
         self._steps_since_line = 0
 
-    def _write_grid(self, generator: ReleasedGenerator) -> None:
+    def _write_grid(self, generator: ReleasedGenerator, ending: str) -> None:
         if self._is_chief:
-            file = f"{GRID_FOLDER}/kimg-{self.images / 1000:010.3f}.png"
+            file = f"{GRID_FOLDER}/kimg-{self.images / 1000:010.3f}{ending}.png"
             (self._folder / GRID_FOLDER).mkdir(exist_ok=True)
             draw_grid(generator, self._settings.seed, self._folder / file)
             self._tell("grid", file=file)

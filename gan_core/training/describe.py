@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from gan_core.disk import write_whole
 from gan_core.generator import ReleasedGenerator
-from gan_core.image_grid import grid_columns, make_grid, save_png
+from gan_core.image_grid import grid_columns, make_grid, png_bytes
 from gan_core.training.complexity import count_parameters, flops_per_image
 from gan_core.training.trainer import Trainer
 
@@ -42,7 +43,7 @@ def draw_grid(generator: ReleasedGenerator, seed: int, file: Path) -> None:
     count = columns * GRID_ROWS
     labels = [index % max(classes, 1) for index in range(count)]
     pixels = generator.sample(count, seed=seed, labels=labels)
-    save_png(make_grid(pixels, columns), file)
+    write_whole(file, png_bytes(make_grid(pixels, columns)))
 
 
 def _processor_name() -> str:

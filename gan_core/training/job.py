@@ -34,10 +34,11 @@ KILLED = (
 )
 
 # Raised when the same job would train another generator.
-ENGINE_VERSION = 6
+ENGINE_VERSION = 7
 
-# Settings of the training that a job may have otherwise than the one it continues.
-NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes")
+# Settings of the training that a job may have otherwise than the one it continues. What was chosen
+# of device, precision and threads stands in the job itself.
+NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes", "device", "precision", "threads")
 
 
 def describe_owner(folder: Path, lock_file: str) -> str:

@@ -4,6 +4,7 @@ What they agree on goes through here: gradients, statistics of normalisation, de
 """
 
 import contextlib
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
+
+# All but the chief wait while it evaluates; whoever dies is noticed by the launcher.
+LONGEST_WAIT = datetime.timedelta(days=7)
 
 
 class Processes:
@@ -107,7 +111,9 @@ def joined_processes(rank: int, count: int, store: str, device: str) -> Iterator
         device: `cuda` averages on the GPUs; decisions always go over the CPU.
     """
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=store, rank=rank, world_size=count)
+    dist.init_process_group(
+        backend, init_method=store, rank=rank, world_size=count, timeout=LONGEST_WAIT
+    )
     try:
         yield Processes(rank, count)
     finally:

@@ -10,6 +10,7 @@ from gan_core.errors import FoundryError
 from gan_core.evaluation.curves import Panel, draw_panels, series
 from gan_core.training.job import (
     GRID_FOLDER,
+    JOB_FILE,
     JOURNAL_FILE,
     RELEASE_FOLDER,
 )
@@ -20,6 +21,7 @@ from pipelines.devices import POOL
 from pipelines.launch import (
     TrainingCrashedError,
     continue_smaller_budget,
+    new_job,
     run_job,
     write_job,
 )
@@ -41,25 +43,32 @@ def _work(stage: StageContext) -> StageResult:
     path = stage.path(images.sha256, network_folder.name, settings.network, training)
     with open_stage(path, resumable=True) as folder:
         if folder.working:
-            network = FeatureNetwork.load(network_folder)
-            origin = fetch_start(
-                stage.pipeline,
-                settings.training.start_from,
-                settings.network,
-                images,
-                folder.working,
-            )
-            job = write_job(
-                folder.working,
-                stage.pipeline,
-                settings,
-                image_set=image_folder,
-                image_set_sha256=images.sha256,
-                feature_network=network_folder,
-                feature_network_sha256=network.sha256,
-                start_sha256=origin.sha256 if origin else None,
-            )
-            if continued := continue_smaller_budget(job, folder.working):
+            inputs: dict[str, Any] = {
+                "image_set": image_folder,
+                "image_set_sha256": images.sha256,
+                "feature_network": network_folder,
+                "feature_network_sha256": FeatureNetwork.load(network_folder).sha256,
+            }
+            begins = not (folder.working / JOB_FILE).exists()
+            continued = None
+            if begins and settings.training.start_from == "champion":
+                # A larger budget begins with the champion of that time, whichever is it now.
+                job = new_job(stage.pipeline, settings, **inputs)
+                continued = continue_smaller_budget(job, folder.working)
+            if continued is None:
+                origin = fetch_start(
+                    stage.pipeline,
+                    settings.training.start_from,
+                    settings.network,
+                    images,
+                    folder.working,
+                )
+                start = origin.sha256 if origin else None
+                job = write_job(
+                    folder.working, stage.pipeline, settings, **inputs, start_sha256=start
+                )
+                continued = continue_smaller_budget(job, folder.working)
+            if continued:
                 job, shorter = continued
                 stage.dagster.log.info(
                     f"continuing the training of {shorter.training.kimg:g} kimg up to "
@@ -177,6 +186,6 @@ GENERATOR = Stage(
     upstream=("training_images", "feature_network"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     pool=POOL,
-    version="5",
+    version="6",
     resumes=True,
 )

@@ -125,3 +125,14 @@ def test_an_optimiser_that_goes_back_keeps_its_state_where_it_lies(tmp_path: Pat
     for name, value in optimizer_tensors("optimizer", optimizer).items():
         assert torch.equal(value, before[name])
         assert value.data_ptr() == places[name]
+
+
+def test_what_was_taken_before_the_first_update_has_no_moments() -> None:
+    network, optimizer = player()
+    at_first = optimizer_tensors("optimizer", optimizer)
+    step(network, optimizer)
+    for state in optimizer.state.values():
+        state["exp_avg_sq"].fill_(float("nan"))
+    restore_optimizer("optimizer", optimizer, at_first)
+    for state in optimizer.state.values():
+        assert all((value == 0).all() for value in state.values())

@@ -78,7 +78,13 @@ def test_wrong_choice_lists_the_choices() -> None:
             "batch_size 64 cannot be divided into 3 processes",
         ),
         ({"accumulation_steps": 64}, "64 accumulation_steps of at least 2 images"),
+        ({"batch_size": 2, "accumulation_steps": 2}, "make it a multiple of 2, at least 4"),
         ({"augmentation": {"transforms": ["cutout", "cutout"]}}, "names a transform twice"),
+        ({"augmentation": {"strength": "adaptive"}}, "there are none; name some"),
+        (
+            {"monitoring": {"interval_kimg": 0, "patience_evaluations": 3}},
+            "monitoring.interval_kimg 0 makes none; set it above 0",
+        ),
         ({"augmentation": {"strengths": "fixed"}}, "did you mean training.augmentation.strength?"),
     ],
 )
@@ -359,7 +365,8 @@ ONE_VALUE = {"data.path", "data.archive", "training.processes", "on_new_data"}
 
 
 def test_fingerprint_changes_with_any_setting() -> None:
-    settings = parse_settings({"data": DIGITS}, "x")
+    augmentation = {"transforms": ["translation", "color"]}
+    settings = parse_settings({"data": DIGITS, "training": {"augmentation": augmentation}}, "x")
     assert set(OTHER_VALUES) | ONE_VALUE == set(setting_keys())
     changed = [apply_overrides(settings, {key: new}, "x") for key, new in OTHER_VALUES.items()]
     found = {fingerprint(other) for other in changed} | {fingerprint(settings)}

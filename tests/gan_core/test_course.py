@@ -135,6 +135,19 @@ def test_a_training_that_ends_before_its_first_line_has_one_all_the_same(
     assert line["discriminator_loss"] > 0
 
 
+def test_what_is_released_early_has_a_grid_beside_that_of_the_moment(
+    make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
+) -> None:
+    found(distance=[4.0, 5.0, 5.0])
+    monitoring = {**EVERY_STEP, "patience_evaluations": 2}
+    run_job(make_job(monitoring=monitoring, grid_interval_kimg=0.032), tmp_path)
+    grids = [(row["images"], row["file"]) for row in journal_rows(tmp_path, "grid")]
+    assert [images for images, _ in grids] == [0, 32, 64, 96, 96]
+    _, best, _, shown, released = ((tmp_path / file).read_bytes() for _, file in grids)
+    assert released == best
+    assert released != shown
+
+
 def test_a_stop_in_the_evaluation_that_ends_the_training_changes_no_line(
     make_job: MakeJob, tmp_path: Path, found: Callable[..., None]
 ) -> None:

@@ -346,6 +346,10 @@ def test_a_larger_budget_keeps_what_was_left_to_the_machine(
     decided = elsewhere.training.model_copy(update={"threads": 4})
     job = elsewhere.model_copy(update={"training": decided})
     assert continue_smaller_budget(job, tmp_path / "d.partial") is None
+    # What the machine would choose as well may be said.
+    said = same.training.model_copy(update={"threads": 1, "precision": "fp32", "device": "cpu"})
+    job = same.model_copy(update={"training": said})
+    assert continue_smaller_budget(job, tmp_path / "d.partial") == (job, shorter)
 
 
 def test_a_training_of_another_version_of_this_program_is_not_continued(
@@ -432,3 +436,13 @@ def test_asking_for_a_gpu_that_is_not_there_is_refused_before_anything_is_writte
     with pytest.raises(FoundryError, match=r"training\.device is cuda, but .* use auto or cpu"):
         write_job(folder, "digits", settings, image_set=folder / "images", image_set_sha256="hash")
     assert not (folder / JOB_FILE).exists()
+
+
+def test_a_training_that_began_on_a_gpu_asks_for_it_back(
+    folder: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_job().model_copy(update={"device": "cuda"}).write(folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = PipelineSettings.model_validate({"data": {"source": "digits", "resolution": 16}})
+    with pytest.raises(FoundryError, match=r"began on a GPU, .* or set training\.device to cpu"):
+        write_job(folder, "digits", settings, image_set=folder / "images", image_set_sha256="hash")

@@ -400,9 +400,10 @@ def test_a_raised_budget_continues_what_began_with_the_champion_of_that_time(
 ) -> None:
     from_champion = {"training__start_from": "champion"}
     assert fresh.run(promotion="automatic").success
-    second = metadata(fresh.run(**from_champion, training__seed=1, promotion="automatic"))
-    champion = second["registered_model"]["version"]
-    promotion.promote(fresh.name, champion, "newer")
+    assert fresh.run(**from_champion, training__seed=1).success
+    newer = metadata(fresh.run(network__latent_dim=5, promotion="manual"))
+    champion = newer["registered_model"]["version"]
+    promotion.promote(fresh.name, champion, "of another shape, which nothing here begins with")
     raised = metadata(fresh.run(**from_champion, training__seed=1, training__kimg=0.64))
     found = raised["generator"]
     assert found["started_from"] == f"{fresh.name} version 1 and its discriminator"

@@ -1,6 +1,7 @@
 """The stages' folders: whole or absent."""
 
 import errno
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,23 @@ def test_a_folder_appears_under_its_name_only_when_it_is_whole(path: Path) -> No
         assert not path.exists()
     assert (path / "result").read_text() == "whole"
     assert not partial(path).exists()
+
+
+def test_a_folder_gets_its_name_when_all_in_it_is_on_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk: set[int] = set()
+
+    def note(opened: int) -> None:
+        assert not path.exists()
+        on_disk.add(os.fstat(opened).st_ino)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with open_stage(path) as folder:
+        assert folder.working
+        (folder.working / "below").mkdir()
+        (folder.working / "below" / "weights").write_bytes(b"0")
+    assert on_disk >= {item.stat().st_ino for item in (path, path / "below", *path.rglob("*"))}
 
 
 def test_a_complete_folder_is_reused_and_left_as_it_is(path: Path) -> None:

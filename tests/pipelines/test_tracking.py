@@ -142,6 +142,36 @@ def test_shipping_a_journal_twice_leaves_every_grid_once(run: TrackedRun, traini
     assert len(grid_images(run)) == 2
 
 
+def test_of_two_grids_of_a_step_mlflow_has_the_first(run: TrackedRun, training: Path) -> None:
+    with Journal(
+        training / "journal.jsonl", (training / "journal.jsonl").stat().st_size
+    ) as journal:
+        PIL.Image.new("L", (8, 8), 9).save(training / "grids" / "released.png")
+        journal.write("grid", time=START + 4, images=300, file="grids/released.png")
+    ship(run, training)
+    assert len(grid_images(run)) == 2
+
+
+def test_settings_that_were_cut_off_are_recorded_when_the_run_is_opened_again(
+    run: TrackedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run.client.get_run(run.run_id).data.params
+    assert len(whole) > 100
+    client = type(run.client)
+    sent = client.log_batch
+
+    def cut_off(self: Any, run_id: str, *, params: Any = (), **more: Any) -> None:
+        sent(self, run_id, params=params[:100], **more)
+        if params:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(client, "log_batch", cut_off)
+        open_run("digits", SETTINGS, "key2", {})
+    again = open_run("digits", SETTINGS, "key2", {})
+    assert again.client.get_run(again.run_id).data.params == whole
+
+
 def test_grids_are_images_by_step(run: TrackedRun, training: Path) -> None:
     ship(run, training)
     names = grid_images(run)
