@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from gan_core.errors import FoundryError
+from pipelines.assets.stage import failure_of
 
 if TYPE_CHECKING:
     from pipelines.ledger import Move
@@ -62,7 +63,7 @@ def build_alias_job(model: str) -> dg.JobDefinition:
             wanted = AliasMove(**context.op_config)
             moved = _act(model, wanted, f"run {context.run_id}", context.log)
         except FoundryError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            raise failure_of(error, context.log) from None
         context.log.info(f"{model}: {moved.action} version {moved.version}; now {moved.after}")
         context.add_output_metadata({"aliases": moved.after.model_dump(), "why": moved.why})
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import fsspec
+import yaml
 
 from gan_core.config import PipelineSettings
 from gan_core.data.download import MIRROR_VARIABLE, mirror_base
@@ -14,6 +15,7 @@ from gan_core.errors import FoundryError, hide_passwords
 from pipelines import home, mlflow_database
 from pipelines.notification_channels import channel_states, open_channels
 
+RUN_COORDINATOR = "pipelines.run_coordinator"
 PACKAGES = ("dagster", "mlflow", "torch", "torchvision", "pandas", "numpy")
 
 
@@ -23,6 +25,7 @@ def examine() -> dict[str, Any]:
 
     problems: list[str] = []
     pipelines = _pipelines(problems)
+    _examine_instance_settings(problems)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     store = home.store_folder()
     report: dict[str, Any] = {
@@ -73,14 +76,20 @@ def _can_write(problems: list[str]) -> bool:
 
 
 def _dagster_database_state(problems: list[str]) -> str:
-    """`current`, `not made yet` or `outdated`."""
+    """`current`, `not made yet`, `outdated` or `unreadable`."""
     if not (home.home() / "history").exists():
         return "not made yet"
     import dagster as dg
 
+    from pipelines.instance import instance_errors
+
     home.prepare_home()
-    with dg.DagsterInstance.get() as instance:
-        revision = instance.run_storage.alembic_version()
+    try:
+        with instance_errors(), dg.DagsterInstance.get() as instance:
+            revision = instance.run_storage.alembic_version()
+    except FoundryError as error:
+        problems.append(str(error))
+        return "unreadable"
     if revision is not None and revision[0] != revision[1]:
         problems.append(
             f"Dagster's database in {home.home()} has schema {revision[0]}, not {revision[1]}; run "
@@ -88,6 +97,25 @@ def _dagster_database_state(problems: list[str]) -> str:
         )
         return "outdated"
     return "current"
+
+
+def _examine_instance_settings(problems: list[str]) -> None:
+    """DAGSTER_HOME is Dagster's own variable: it may lead to the home of another project."""
+    file = home.home() / home.INSTANCE_FILE
+    if not file.exists():
+        return  # it will be made
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        ours = content["run_coordinator"]["module"] == RUN_COORDINATOR
+    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError):
+        ours = False
+    if not ours:
+        problems.append(
+            f"{file} is not this project's: its run_coordinator is not {RUN_COORDINATOR}, so runs "
+            "have neither their pipeline's retries nor its longest time; copy "
+            f"{home.PROJECT / 'dagster_home' / home.INSTANCE_FILE} there, or set DAGSTER_HOME to "
+            "another folder"
+        )
 
 
 def _database_state(problems: list[str]) -> str:
@@ -161,14 +189,22 @@ def _exists(address: str) -> bool:
 
 
 def _pipelines(problems: list[str]) -> dict[str, PipelineSettings | None]:
-    """The settings of each pipeline by its name; None where its file has a mistake."""
+    """The settings of each pipeline by its name; None where its file has a mistake.
+
+    What only Dagster knows to be one is told too, and images of one's own that are not there.
+    """
+    from pipelines.components.gan_pipeline import build_pipeline
     from pipelines.pipeline_files import pipeline_files, read_pipeline_file
+    from pipelines.run import check_images
 
     found: dict[str, PipelineSettings | None] = {}
     for name, file in pipeline_files().items():
+        found[name] = None
         try:
-            found[name] = read_pipeline_file(file)
+            found[name] = settings = read_pipeline_file(file)
+            build_pipeline(name, settings)
+            check_images(settings.data)
         except FoundryError as error:
-            problems.append(str(error))
-            found[name] = None
+            told = str(error)
+            problems.append(told if name in told else f"{name}: {told}")
     return found

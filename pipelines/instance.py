@@ -1,10 +1,16 @@
 """Dagster's instance in the project's home: its databases are made by one process at a time."""
 
+import contextlib
+from collections.abc import Iterator
+
 import dagster as dg
 import filelock
+import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
+from dagster_shared.check import CheckError
 
-from pipelines.home import prepare_home
+from gan_core.errors import FoundryError
+from pipelines.home import home, prepare_home
 
 LOCK_FILE = "instance.lock"
 
@@ -13,10 +19,28 @@ def make_databases() -> None:
     """Make Dagster's databases; two processes that open a fresh home at once would both fail.
 
     Raises:
-        FoundryError: The home cannot be written.
+        FoundryError: The home cannot be written, or Dagster's part of it cannot be used.
     """
-    with filelock.FileLock(prepare_home() / LOCK_FILE), dg.DagsterInstance.get():
-        pass
+    place = prepare_home()
+    with filelock.FileLock(place / LOCK_FILE), instance_errors(), dg.DagsterInstance.get() as found:
+        found.get_runs_count()
+
+
+@contextlib.contextmanager
+def instance_errors() -> Iterator[None]:
+    """Turn what Dagster raises of a home that it cannot open into one sentence.
+
+    Raises:
+        FoundryError: Its `dagster.yaml` or a database cannot be used.
+    """
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, dg.DagsterError, CheckError, ImportError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FoundryError(
+            f"Dagster cannot use DAGSTER_HOME {home()} ({reason}); correct its dagster.yaml, bring "
+            "a copy of its databases back, or set DAGSTER_HOME to another folder."
+        ) from error
 
 
 def open_quiet_instance() -> dg.DagsterInstance:

@@ -14,7 +14,10 @@ from pipelines.home import DEFS_FOLDER, PROJECT, absolute_path
 
 PIPELINE_FILE = "defs.yaml"
 COMPONENT_TYPE = "pipelines.components.GanPipeline"
+# Beside the type; the last three are Dagster's own.
+KEYS_OF_FILE = ("type", "attributes", "template_vars_module", "requirements", "post_processing")
 LONGEST_NAME = 63  # of a tag's value in Dagster
+NAME = f"[A-Za-z0-9_]{{1,{LONGEST_NAME}}}"
 # What Dagster refuses as a job's name, beside Python's keywords.
 RESERVED_NAMES = {
     *("arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict"),
@@ -53,7 +56,7 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
     """
     shown = str(file.relative_to(PROJECT)) if file.is_relative_to(PROJECT) else str(file)
     name = file.parent.name
-    if not re.fullmatch(f"[A-Za-z0-9_]{{1,{LONGEST_NAME}}}", name):
+    if not re.fullmatch(NAME, name):
         raise FoundryError(
             f"{shown}: the folder's name {name!r} is the pipeline's, so it may have letters, "
             f"digits and _ only, {LONGEST_NAME} at most; rename it."
@@ -64,7 +67,7 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
             "this word; rename it."
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe one)
     except UnicodeDecodeError:
         raise FoundryError(f"{shown} is not UTF-8 text; save it as such.") from None
     except yaml.YAMLError as error:
@@ -79,7 +82,27 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
     if not isinstance(content, dict) or content.get("type") != COMPONENT_TYPE:
         found = content.get("type") if isinstance(content, dict) else content
         raise FoundryError(f"{shown}: type is {found!r}, but it must be {COMPONENT_TYPE}.")
+    for key in content:
+        if key not in KEYS_OF_FILE:
+            raise FoundryError(
+                f"{shown}: {key!r} stands beside attributes, where nothing reads it; indent it, so "
+                "that it stands below attributes."
+            )
     return resolve_paths(parse_settings(content.get("attributes") or {}, shown), file.parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, for which a key that stands twice is a mistake, as YAML says."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key!r} stands there twice",
+                    problem_mark=node.value[index][0].start_mark,
+                )
+        return super().construct_mapping(node, deep)
 
 
 def resolve_paths(settings: PipelineSettings, folder: Path) -> PipelineSettings:

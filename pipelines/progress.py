@@ -15,10 +15,10 @@ class ProgressEvent:
 
     Attributes:
         kind: `stage_started`, `waiting` (for the device), `stage_finished`, `training`,
-            `trial_started`, `trial_finished` or `note`.
+            `trial_started`, `trial_finished`, `note` or `warning`.
         stage: The asset's name without its prefix, or `trial` or `sweep`.
         values: `reused` and `seconds` of a finished stage; a line of the training journal; the
-            `text` of a trial or note, and a trial's `outcome`.
+            `text` of a trial, note or warning, and a trial's `outcome`.
     """
 
     kind: str

@@ -43,9 +43,10 @@ def promote(
         log: Says so if people could not be told.
 
     Raises:
-        FoundryError: There is no such version, it is the champion already, or it was never shown to
-            load.
+        FoundryError: There is no such version, it is the champion already, it was never shown to
+            load, or there is no reason.
     """
+    _require_reason(why)
     with _changing(model) as (client, before):
         found = registry.get_version(client, model, version)
         if before.champion == version:
@@ -71,8 +72,9 @@ def veto(model: str, version: int, why: str, by: str | None = None) -> Move:
         by: Who wants it; by default the person who runs this process.
 
     Raises:
-        FoundryError: There is no such version, or it is the champion.
+        FoundryError: There is no such version, it is the champion, or there is no reason.
     """
+    _require_reason(why)
     with _changing(model) as (client, before):
         found = registry.get_version(client, model, version)
         if before.champion == version:
@@ -99,8 +101,9 @@ def rollback(
         log: Says so if people could not be told.
 
     Raises:
-        FoundryError: There is no previous champion.
+        FoundryError: There is no previous champion, or no reason.
     """
+    _require_reason(why)
     with _changing(model) as (client, before):
         if before.champion is None or before.previous in (None, before.champion):
             raise FoundryError(
@@ -120,6 +123,11 @@ def rollback(
         )
     notifications.tell_of_move(move, version, log)
     return move
+
+
+def _require_reason(why: str) -> None:
+    if not why.strip():
+        raise FoundryError("why is empty; say in one sentence why the alias moves.")
 
 
 def _require_blessing(version: RegisteredVersion) -> None:

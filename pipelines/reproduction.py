@@ -1,6 +1,7 @@
 """`gan-foundry reproduce`: a registered version trained again from what the registry recorded."""
 
 import contextlib
+import re
 import shutil
 import tempfile
 import time
@@ -20,9 +21,9 @@ from pipelines import home, registry, tracking
 from pipelines.devices import devices_to_oneself
 from pipelines.environment import environment
 from pipelines.machine import describe_machine
-from pipelines.pipeline_files import load_pipeline, pipeline_files
+from pipelines.pipeline_files import NAME, load_pipeline, pipeline_files
 from pipelines.registry import RegisteredVersion
-from pipelines.run import PipelineRun, materialize
+from pipelines.run import PipelineRun, RunInterruptedError, materialize
 from pipelines.start_weights import REGISTRY_VARIABLE
 
 STAGES = ("raw_images", "training_images", "feature_network", "generator")
@@ -113,6 +114,7 @@ def reproduce(model: str, number: int, images: Path | None = None) -> Reproducti
     Raises:
         FoundryError: There is no such version, it was registered without what it takes, its images
             are not there, or they are others than those of the version.
+        RunInterruptedError: It was interrupted; what was done is kept.
     """
     with tracking.tracking_errors():
         client = registry.connect_for_reading()
@@ -120,10 +122,20 @@ def reproduce(model: str, number: int, images: Path | None = None) -> Reproducti
         if client is None or model not in known:
             raise registry.no_such_model(model, known)
         version = registry.get_version(client, model, number)
+        if not re.fullmatch(NAME, model):
+            raise FoundryError(
+                f"the model {model} has a name that no pipeline can have, as a copy may; reproduce "
+                "the version that was copied."
+            )
         settings = _recorded_settings(version, images)
     start = time.monotonic()
-    with _own_home(f"{model}-{number}", settings.training):
-        run = _train_again(version, settings)
+    try:
+        with _own_home(f"{model}-{number}", settings.training):
+            run = _train_again(version, settings)
+    except RunInterruptedError:
+        raise RunInterruptedError(
+            f"interrupted; `gan-foundry reproduce {model} {number}` again goes on from here."
+        ) from None
     found = run.metadata
     return Reproduction(
         version,

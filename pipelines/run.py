@@ -1,5 +1,6 @@
 """Runs a whole pipeline in this process, recorded in Dagster's instance like any other run."""
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pipelines.components.gan_pipeline import build_pipeline
 from pipelines.home import require_checkout
 from pipelines.instance import open_quiet_instance
 from pipelines.pipeline_files import load_pipeline
+from pipelines.progress import publish
 from pipelines.run_processes import PROCESS_TAG, end_dead_runs, tag_of_this_process
 from pipelines.settings_overrides import (
     RESOURCE_KEY,
@@ -22,6 +24,24 @@ from pipelines.settings_overrides import (
     override_settings,
     run_config,
 )
+
+
+class _Watchers(logging.Handler):
+    """Passes on what a stage warns of; failures are told when the run has ended."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = record.dagster_meta  # type: ignore[attr-defined]  # Dagster adds it
+        if record.levelno == logging.WARNING and said["dagster_event"] is None:
+            stage = (said["step_key"] or "").rpartition("__")[2]
+            publish("warning", stage, text=said["orig_message"])
+
+
+@dg.logger(config_schema={}, description="Tells who watches the run what stages warn of.")
+def warnings_for_watchers(_: dg.InitLoggerContext) -> logging.Logger:
+    """The logger `display` of runs in this process."""
+    logger = logging.Logger("gan_foundry.run", logging.WARNING)
+    logger.addHandler(_Watchers())
+    return logger
 
 
 class RunInterruptedError(Exception):
@@ -59,6 +79,7 @@ class PipelineRun:
             "model": model["model"],
             "version": model["version"],
             "alias": model["alias"],
+            "decision": model["decision"],
             "evaluation": evaluation["report"],
             "samples": {
                 "grid": samples["grid_file"],
@@ -111,7 +132,10 @@ def materialize(
     check_images(override_settings(settings, overrides).data)
     definitions = dg.Definitions.merge(
         build_pipeline(name, settings, in_process=True),
-        dg.Definitions(resources={RESOURCE_KEY: SettingsOverrides()}),
+        dg.Definitions(
+            resources={RESOURCE_KEY: SettingsOverrides()},
+            loggers={"console": dg.colored_console_logger, "display": warnings_for_watchers},
+        ),
     )
     job = definitions.resolve_job_def(name)
     chosen = [dg.AssetKey([name, stage]) for stage in stages] if stages else None
@@ -120,7 +144,10 @@ def materialize(
         end_dead_runs(instance)
         config = run_config(overrides)
         # The display shows what happens, and Dagster's event log keeps it.
-        config["loggers"] = {"console": {"config": {"log_level": "CRITICAL"}}}
+        config["loggers"] = {
+            "console": {"config": {"log_level": "CRITICAL"}},
+            "display": {"config": {}},
+        }
         result = job.execute_in_process(
             run_config=config,
             instance=instance,

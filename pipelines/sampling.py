@@ -1,6 +1,7 @@
 """`gan-foundry sample` and `export`: files made with a registered model."""
 
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -121,8 +122,15 @@ def open_generator(model: str) -> "ReleasedGenerator":
     """
     from gan_core.generator import load_generator
 
-    is_folder = os.sep in model and Path(model).is_dir()
-    return load_generator(model if is_folder else _registered(model))
+    if os.sep in model and not model.startswith("models:/"):
+        if Path(model).is_dir():
+            return load_generator(model)
+        if not re.fullmatch(r"[^/]+/\d+", model):  # else a version: digits/2
+            raise FoundryError(
+                f"{model} is no folder; give the folder of a released generator, or the name of a "
+                "registered model."
+            )
+    return load_generator(_registered(model))
 
 
 def _registered(model: str) -> str:

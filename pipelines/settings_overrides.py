@@ -38,6 +38,8 @@ def keys_of_text(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 # words that a setting lists. All other settings stand in the pipeline's own file, and so does what
 # people are told of: nobody runs in silence.
 NOT_IN_RUN_CONFIG = frozenset(keys_of_text(PipelineSettings)) | {"notifications.events"}
+# Dagster has read these when the run begins, or no run reads them: they would change nothing.
+NOT_OF_A_RUN = ("operation.", "schedule.", "sweep.")
 
 
 def override_settings(settings: PipelineSettings, values: Mapping[str, Any]) -> PipelineSettings:
@@ -50,7 +52,8 @@ def override_settings(settings: PipelineSettings, values: Mapping[str, Any]) -> 
     Raises:
         FoundryError: A key is unknown or not allowed here, or a value is out of range.
     """
-    for key in sorted(NOT_IN_RUN_CONFIG & set(values)):
+    fixed = {key for key in values if key.startswith(NOT_OF_A_RUN)}
+    for key in sorted(fixed | NOT_IN_RUN_CONFIG & set(values)):
         raise FoundryError(
             f"{key} cannot be changed for one run; change it in the pipeline's defs.yaml."
         )

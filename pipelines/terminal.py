@@ -73,6 +73,8 @@ class RunDisplay:
             self._stop_bar()
             mark = "[green]✓[/]" if event.values["outcome"] == "complete" else "[yellow]✗[/]"
             self._console.print(f"{mark} {escape(event.values['text'])}", soft_wrap=True)
+        elif event.kind == "warning":
+            self._console.print(f"[yellow]![/] {escape(event.values['text'])}", soft_wrap=True)
         elif event.kind == "note":
             self._console.print(f"  {escape(event.values['text'])}", soft_wrap=True)
         else:
@@ -117,6 +119,7 @@ def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     distance, floor = evaluation["frechet_distance"], evaluation["floor"]
     low, high = evaluation["frechet_distance_ci"]
     coverage = evaluation["class_coverage"]
+    failed = [f"{c['name']}: {c['message']}" for c in evaluation["checks"] if not c["passed"]]
     model = summary["model"]
     named = model if summary["alias"] == "champion" else f"{model}/{summary['version']}"
     return [
@@ -127,8 +130,10 @@ def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("measured as", evaluation["card"]["line"]),
         ("class coverage", "not measured" if coverage is None else f"{coverage:.0%}"),
+        ("checks", f"failed ({'; '.join(failed)})" if failed else "all hold"),
         ("sample grid", summary["samples"]["grid"]),
         ("registered", f"{model} version {summary['version']} ({summary['alias']})"),
+        ("decision", summary["decision"]),
         ("time", f"{stages['total']:.0f} s, of which training {stages['generator']:.0f} s"),
         ("next", f"{program()} sample {named} -n 64 --seed 7 --out samples"),
         ("", f"{program()} ui"),

@@ -66,11 +66,7 @@ def connect() -> "MlflowClient":
     Raises:
         FoundryError: The database cannot be used, or is of another version of MLflow.
     """
-    # A server that is down otherwise blocks every call for four minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    _before_import()
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -80,6 +76,15 @@ def connect() -> "MlflowClient":
         mlflow_database.prepare(uri)
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri)
+
+
+def _before_import() -> None:
+    """What MLflow reads from the environment; the telemetry when it is imported."""
+    # A server that is down otherwise blocks every call for four minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 @dataclass(frozen=True)
@@ -242,6 +247,7 @@ def tracking_errors() -> Iterator[None]:
     Raises:
         FoundryError: The tracking store or registry did not answer as it should, or a disk is full.
     """
+    _before_import()
     from mlflow.exceptions import MlflowException
 
     try:
@@ -257,6 +263,11 @@ def tracking_errors() -> Iterator[None]:
 
 def _experiment(client: "MlflowClient", name: str) -> str:
     found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise FoundryError(
+            f"the experiment {name} was deleted in MLflow; bring it back with `mlflow experiments "
+            f"restore --experiment-id {found.experiment_id}` and MLFLOW_TRACKING_URI set."
+        )
     if found is not None:
         return str(found.experiment_id)
     location = None  # on a server it decides

@@ -15,7 +15,7 @@ import pooch
 import requests
 import tenacity
 
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, hide_passwords
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             problems.append(f"{address} ({_reason(error)})")
-            logger.warning("could not get %s from %s: %s", file.name, address, _reason(error))
+            shown = hide_passwords(address)
+            logger.warning("could not get %s from %s: %s", file.name, shown, _reason(error))
         else:
             return folder / file.name
     remedy = (

@@ -264,12 +264,14 @@ class ImageFolder(Source):
                 for item in files_below(place)
             }
         elif is_archive:
-            with zipfile.ZipFile(place) as archive:
-                found = {
-                    PurePosixPath(info.filename): info
-                    for info in archive.infolist()
-                    if not info.is_dir()
-                }
+            try:
+                with zipfile.ZipFile(place) as archive:
+                    infos = [info for info in archive.infolist() if not info.is_dir()]
+            except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+                raise FoundryError(
+                    f"data.path {place} is a damaged zip file ({error}); bring it anew."
+                ) from None
+            found = {PurePosixPath(info.filename): info for info in infos}
         elif exists:
             raise FoundryError(
                 f"data.path {place} is neither a folder nor a zip file; give a folder of PNG, "

@@ -7,8 +7,10 @@ import base64
 import contextlib
 import datetime
 import io
+import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from gan_core.config import PipelineSettings, fingerprint
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, hide_passwords
 from pipelines.devices import devices_to_oneself
 from pipelines.home import store_folder
 from pipelines.materializations import data_version
@@ -232,7 +234,7 @@ class Stage:
                 own = overrides.apply(settings)
                 result = self.work(StageContext(pipeline, self.name, self.version, own, context))
             except FoundryError as error:
-                raise dg.Failure(description=str(error), allow_retries=False) from error
+                raise failure_of(error, context.log) from None
             except Exception as error:
                 if not self.resumes:
                     raise
@@ -246,6 +248,17 @@ class Stage:
             )
 
         return stage_asset
+
+
+def failure_of(error: FoundryError, log: logging.Logger) -> dg.Failure:
+    """What Dagster records of a mistake: its sentence, without the exceptions that led to it.
+
+    Those quote addresses with their passwords, and stand in the log at the level of debugging
+    without them.
+    """
+    if error.__cause__ is not None:
+        log.debug(hide_passwords("".join(traceback.format_exception(error))))
+    return dg.Failure(description=str(error), allow_retries=False)
 
 
 def _check_result(outcome: CheckOutcome) -> dg.AssetCheckResult:

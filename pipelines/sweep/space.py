@@ -23,6 +23,7 @@ SIGNIFICANT_DIGITS = 3  # a recipe is read by people
 DEFAULT_SPACE = (
     (("training.generator_learning_rate", "training.discriminator_learning_rate"), 4.0, 1.0),
     (("training.r1_gamma", "training.r2_gamma"), 10.0, None),
+    (("training.wgan_gp_weight",), 10.0, None),
     (("training.ema_halflife_kimg",), 4.0, None),
 )
 

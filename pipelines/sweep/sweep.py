@@ -91,7 +91,7 @@ class SweepResult:
                 "a way that cannot be edited, or has changed meanwhile: "
                 f"{self.folder / 'winner.yaml'}"
             )
-        return best + f"apply it with: git apply {self.folder / 'winner.diff'}"
+        return best + f"apply it with: git -C {home.PROJECT} apply {self.folder / 'winner.diff'}"
 
     def summary(self) -> dict[str, Any]:
         """As plain values; file names are absolute."""

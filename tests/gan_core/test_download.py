@@ -190,6 +190,16 @@ def test_without_network_and_mirror_the_error_names_every_address_and_the_remedy
     assert "\n" not in sentence
 
 
+def test_neither_error_nor_log_repeat_a_password(
+    target: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    address = closed_port_address().replace("http://", "http://ann:secret@")
+    told = refusal(remote(address), target) + caplog.text
+    assert "secret" not in told
+    assert told.count("http://ann:***@127.0.0.1") == 2
+
+
 def test_a_server_that_lacks_the_file_is_named_with_its_answer(
     publisher: Publisher, target: Path
 ) -> None:

@@ -284,6 +284,13 @@ def test_a_zip_reads_like_the_folder(image_folder: MakeFolder, tmp_path: Path) -
     assert read(archive, tmp_path) == read(folder, tmp_path)
 
 
+def test_a_damaged_zip_is_named(image_folder: MakeFolder, tmp_path: Path) -> None:
+    archive = zip_folder(image_folder({"a": 1}), tmp_path / "images.zip")
+    archive.write_bytes(archive.read_bytes().replace(b"PK\x01\x02", b"PK\xff\x02"))
+    with pytest.raises(FoundryError, match=r"images\.zip is a damaged zip file \(Bad .*anew\."):
+        read(archive, tmp_path)
+
+
 def test_names_in_a_zip_may_begin_with_a_dot(image_folder: MakeFolder, tmp_path: Path) -> None:
     folder = image_folder({"a": 1, "b": 1})
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:

@@ -369,3 +369,9 @@ def test_an_exported_model_tells_its_inputs_and_overwrites_nothing(
         assert_refused(refused, f"--onnx {nowhere} cannot be written")
     assert mine.read_text() == "mine"
     assert {item.name for item in tmp_path.iterdir()} >= {"tiny.onnx"}
+
+
+@pytest.mark.parametrize("model", ["/nowhere/generator", "./generator", "a/b/c"])
+def test_a_folder_that_is_not_there_is_named(model: str, own_home: Path, tmp_path: Path) -> None:
+    result = invoke("sample", model, "--out", str(tmp_path / "samples"))
+    assert_refused(result, f"{model} is no folder; give the folder of a released generator")

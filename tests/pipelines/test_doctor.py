@@ -8,10 +8,12 @@ import dagster as dg
 import pytest
 import s3fs
 
+from gan_core.errors import FoundryError
 from pipelines import home
 from pipelines.doctor import examine
 from pipelines.home import prepare_home
-from pipelines.pipeline_files import pipeline_files
+from pipelines.instance import make_databases
+from pipelines.pipeline_files import COMPONENT_TYPE, pipeline_files
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +174,54 @@ def test_a_mistake_in_a_pipelines_file_is_a_problem(
     report = examine()
     assert report["pipelines"] == ["faces"]
     assert "type is 'x'" in only_problem(report)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        (
+            "  data: {source: digits, resolution: 16}\n  schedule: {cron: every monday}",
+            "faces/defs.yaml: schedule.cron is 'every monday'",
+        ),
+        (
+            "  data: {source: image_folder, path: /nowhere, resolution: 16}",
+            "faces: data.path /nowhere does not exist",
+        ),
+    ],
+)
+def test_what_would_stop_a_pipelines_run_is_a_problem(
+    attributes: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faces").mkdir()
+    text = f"type: {COMPONENT_TYPE}\nattributes:\n{attributes}\n"
+    (tmp_path / "faces" / "defs.yaml").write_text(text)
+    monkeypatch.setattr("pipelines.pipeline_files.DEFS_FOLDER", tmp_path)
+    assert told in only_problem(examine())
+
+
+def test_a_damaged_dagster_database_is_one_sentence_also_of_a_run(own_home: Path) -> None:
+    dg.DagsterInstance.get().dispose()
+    (own_home / "history" / "runs.db").write_bytes(b"no database" * 100)
+    problem = only_problem(examine())
+    assert problem.startswith(f"Dagster cannot use DAGSTER_HOME {own_home} (")
+    assert "bring a copy of its databases back" in problem
+    with pytest.raises(FoundryError, match="file is not a database"):
+        make_databases()
+
+
+def test_instance_settings_that_dagster_cannot_load_are_one_sentence(own_home: Path) -> None:
+    (own_home / "dagster.yaml").write_text("storage: {postgres: {postgres_url: x}}\n")
+    with pytest.raises(FoundryError, match=r"correct its dagster\.yaml"):
+        make_databases()
+
+
+def test_instance_settings_of_another_project_are_a_problem(own_home: Path) -> None:
+    settings = own_home / "dagster.yaml"
+    settings.write_text("telemetry: {enabled: false}\n")
+    problem = only_problem(examine())
+    assert problem.startswith(f"{settings} is not this project's: its run_coordinator is not")
+    settings.write_text("- of\n- something else\n")
+    assert any("its run_coordinator is not" in told for told in examine()["problems"])
 
 
 def test_an_outdated_dagster_database_is_a_problem_with_its_remedy(own_home: Path) -> None:

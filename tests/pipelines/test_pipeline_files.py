@@ -75,6 +75,21 @@ def test_a_date_that_there_is_not_is_told(file: Path) -> None:
     )
 
 
+def test_a_section_that_stands_twice_is_refused(file: Path) -> None:
+    write(file, "  training: {kimg: 200}\n  data: {source: digits}\n  training: {seed: 1}")
+    assert error_of(file) == (
+        f"{file} line 6 is not valid YAML: the key 'training' stands there twice; correct it."
+    )
+
+
+def test_a_section_beside_the_attributes_is_refused(file: Path) -> None:
+    write(file, "  data: {source: digits}\ntraining: {kimg: 900}")
+    assert error_of(file) == (
+        f"{file}: 'training' stands beside attributes, where nothing reads it; indent it, so that "
+        "it stands below attributes."
+    )
+
+
 def test_a_file_that_is_not_text_is_named(file: Path) -> None:
     file.write_bytes(b"type: \xff\xfe")
     assert error_of(file).startswith(f"{file}")

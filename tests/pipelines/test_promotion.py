@@ -124,6 +124,8 @@ def test_what_cannot_be_is_a_sentence_and_changes_nothing(client: MlflowClient) 
         promotion.promote(MODEL, 1, "why not")
     with pytest.raises(FoundryError, match=r"tiny version 1 is the champion; `gan-foundry rollb"):
         promotion.veto(MODEL, 1, "no")
+    with pytest.raises(FoundryError, match=r"why is empty; say in one sentence"):
+        promotion.veto(MODEL, 2, " ")
     for act in (promotion.promote, promotion.veto):
         with pytest.raises(FoundryError, match=r"tiny has no version 9; it has 1, 2, 3, 4\."):
             act(MODEL, 9, "no")

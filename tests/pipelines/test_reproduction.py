@@ -10,9 +10,10 @@ from click.testing import CliRunner
 
 from gan_core.errors import FoundryError
 from gan_core.generator import REGISTERED_FOLDER
-from pipelines import home, registry, tracking
+from pipelines import home, registry, reproduction, tracking
 from pipelines.cli import main
 from pipelines.reproduction import FOLDER, reproduce
+from pipelines.run import RunInterruptedError
 from tests.pipelines.models import MODEL, register_versions
 from tests.pipelines.tiny_pipeline import (
     TinyPipeline,
@@ -136,3 +137,21 @@ def test_what_was_registered_by_other_means_is_a_sentence(mlflow_home: Path) -> 
         reproduce(MODEL, 1)
     with pytest.raises(FoundryError, match=r"tiny has no version 2; it has 1\."):
         reproduce(MODEL, 2)
+
+
+def test_a_copy_whose_name_is_no_pipelines_is_a_sentence(pipeline: TinyPipeline) -> None:
+    client = tracking.connect()
+    client.copy_model_version("models:/stripes/1", "prod-stripes")
+    with pytest.raises(FoundryError, match=r"prod-stripes has a name that no pipeline can have"):
+        reproduce("prod-stripes", 1)
+
+
+def test_an_interrupted_reproduction_says_how_it_goes_on(
+    pipeline: TinyPipeline, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise RunInterruptedError("run stripes again")
+
+    monkeypatch.setattr(reproduction, "_train_again", interrupted)
+    with pytest.raises(RunInterruptedError, match=r"`gan-foundry reproduce stripes 1` again goes"):
+        reproduce("stripes", 1, images)

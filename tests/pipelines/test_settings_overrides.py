@@ -63,7 +63,9 @@ def test_a_value_out_of_range_names_key_value_and_what_is_allowed(
     assert allowed in text
 
 
-@pytest.mark.parametrize("key", sorted(NOT_IN_RUN_CONFIG))
+@pytest.mark.parametrize(
+    "key", [*sorted(NOT_IN_RUN_CONFIG), "operation.retries", "schedule.timezone", "sweep.kimg"]
+)
 def test_a_run_cannot_read_from_another_place_of_this_machine(key: str) -> None:
     with pytest.raises(FoundryError, match=rf"{key} cannot be changed for one run; .*defs\.yaml"):
         apply({key: "/etc"})

@@ -15,6 +15,7 @@ import dagster as dg
 import numpy as np
 import PIL.Image
 import pytest
+from dagster_shared.serdes import serialize_value
 from mlflow import MlflowClient, artifacts
 
 from gan_core.data.image_set import open_image_set
@@ -366,6 +367,26 @@ def test_what_a_person_has_to_mend_is_not_tried_again_although_dagster_would(
     )
     assert not result.success
     assert len(tried) == attempts
+
+
+def test_what_led_to_a_mistake_is_recorded_without_passwords(tmp_path: Path) -> None:
+    def fails(_: StageContext) -> StageResult:
+        reason = OSError("http://ann:secret@host:9 does not answer")
+        raise FoundryError("the server does not answer; start it.") from reason
+
+    asset = Stage("evaluation", fails, "Fails.").build_asset("stripes", tiny_settings(tmp_path))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [asset],
+            instance=instance,
+            resources={RESOURCE_KEY: SettingsOverrides()},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+        )
+        recorded = "".join(serialize_value(entry) for entry in instance.all_logs(result.run_id))
+    assert failure(result) == "the server does not answer; start it."
+    assert "secret" not in recorded
+    assert "http://ann:***@host:9 does not answer" in recorded
 
 
 def test_a_retraining_begins_with_the_champions_weights_or_from_scratch(

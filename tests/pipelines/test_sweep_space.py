@@ -112,3 +112,10 @@ def test_a_trial_has_the_sweeps_budget_and_evaluations_and_keeps_the_rest() -> N
     assert (training.kimg, training.monitoring.interval_kimg, training.r1_gamma) == (20, 5, 1)
     assert training.seed == DIGITS.training.seed
     assert trial_settings(DIGITS, {}).training.kimg == DIGITS.training.kimg
+
+
+def test_a_penalty_that_is_on_is_tried_whichever_it_is() -> None:
+    settings = with_parameters(
+        {}, loss="wasserstein", r1_gamma=0.0, r2_gamma=0.0, wgan_gp_weight=10
+    )
+    assert "training.wgan_gp_weight" in search_space(settings).names

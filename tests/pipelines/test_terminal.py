@@ -142,16 +142,29 @@ def test_stages_are_named_when_they_start_and_end(reused: bool, words: str) -> N
     assert shown.raw.splitlines() == ["… samples", f"✓ samples: {words} in 0.2 s"]
 
 
+def test_a_warning_is_shown_whole_and_as_it_is() -> None:
+    shown = ShownText(is_terminal=False, width=20)
+    text = "set aside [x].png: it does not decode as an image"
+    with RunDisplay(shown.console) as display:
+        display(ProgressEvent("warning", "raw_images", {"text": text}))
+    assert shown.raw.splitlines() == [f"! {text}"]
+
+
 def run_summary(folder: Path) -> dict[str, Any]:
     return {
         "model": "digits",
         "version": 3,
         "alias": "champion",
+        "decision": "champion: there was none",
         "evaluation": {
             "frechet_distance": 1.234,
             "frechet_distance_ci": [1.1, 1.4],
             "floor": 0.567,
             "class_coverage": 0.9,
+            "checks": [
+                {"name": "collapse", "passed": False, "message": "recall is 0.1"},
+                {"name": "memorisation", "passed": True, "message": "looked at"},
+            ],
             "card": {"line": "Fréchet distance in classifier 01234567 (d = 64)"},
         },
         "samples": {"grid": str(folder / "grid.png")},
@@ -169,7 +182,9 @@ def test_a_result_keeps_long_paths_whole(is_terminal: bool) -> None:
     assert f"sample grid       {folder}/grid.png" in lines
     assert "Fréchet distance  1.23   (95 %: 1.10 to 1.40; floor, real against real: 0.57)" in lines
     assert "class coverage    90%" in lines
+    assert "checks            failed (collapse: recall is 0.1)" in lines
     assert "registered        digits version 3 (champion)" in lines
+    assert "decision          champion: there was none" in lines
     assert "time              61 s, of which training 40 s" in lines
 
 

@@ -172,6 +172,26 @@ def test_settings_that_were_cut_off_are_recorded_when_the_run_is_opened_again(
     assert again.client.get_run(again.run_id).data.params == whole
 
 
+def test_an_experiment_that_was_deleted_is_told_with_the_way_back(run: TrackedRun) -> None:
+    run.client.delete_experiment(run.experiment_id)
+    told = rf"the experiment digits was deleted .* restore --experiment-id {run.experiment_id}`"
+    with pytest.raises(FoundryError, match=told):
+        open_run("digits", SETTINGS, "key1", {})
+
+
+def test_mlflows_telemetry_is_off_whoever_imports_it_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "")  # recorded, so that it is taken back
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    program = (
+        "import os\nfrom pipelines.tracking import tracking_errors\n"
+        "with tracking_errors():\n    print(os.environ['MLFLOW_DISABLE_TELEMETRY'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "true\n"
+
+
 def test_grids_are_images_by_step(run: TrackedRun, training: Path) -> None:
     ship(run, training)
     names = grid_images(run)
