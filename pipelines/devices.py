@@ -70,7 +70,10 @@ def visible_gpus() -> list[Gpu]:
 
 @contextlib.contextmanager
 def devices_to_oneself(
-    device: str, count: int, on_wait: Callable[[], None]
+    device: str,
+    count: int,
+    on_wait: Callable[[], None],
+    while_waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[str, ...]]:
     """Hold devices while the block runs; programs that it starts see these GPUs alone.
 
@@ -78,6 +81,7 @@ def devices_to_oneself(
         device: `cpu`, or `cuda` for GPUs.
         count: How many GPUs, at most as many as there are.
         on_wait: Called once if other processes have them.
+        while_waiting: Called every second meanwhile; its error ends the waiting.
 
     Yields:
         `cpu`, or the GPUs' UUIDs.
@@ -87,6 +91,7 @@ def devices_to_oneself(
         if not waited:
             on_wait()
             waited = True
+        while_waiting()
         time.sleep(POLL_SECONDS)
     with contextlib.ExitStack() as stack:
         for lock in held.values():

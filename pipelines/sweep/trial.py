@@ -160,6 +160,10 @@ class _Follower:
             if row["event"] == "progress":
                 publish("training", "trial", **row)
         self.read()
+        self.require_time()
+
+    def require_time(self) -> None:
+        """Raise `TimeUpError` when the deadline has passed."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise TimeUpError
 
@@ -215,6 +219,9 @@ def _train(
     )
     training = settings.training
     with devices_to_oneself(
-        training.device, training.processes, lambda: publish("waiting", "trial")
+        training.device,
+        training.processes,
+        lambda: publish("waiting", "trial"),
+        follower.require_time,
     ):
         run_job(folder, follower)

@@ -27,6 +27,7 @@ from gan_core.training.job import CHECKPOINT_FILE, JOURNAL_FILE, LOCK_FILE, Trai
 from gan_core.training.journal import read_journal
 from pipelines import pipeline_files, tracking
 from pipelines.cli import main
+from pipelines.devices import devices_to_oneself
 from pipelines.launch import TrainingCrashedError
 from pipelines.run import RunInterruptedError, StageCrashedError
 from pipelines.start_weights import Origin
@@ -368,6 +369,17 @@ def test_when_the_time_is_up_the_trial_is_stopped_and_the_next_call_goes_on(
     assert "1 of 2 trials when the time was up; run it again to go on" in result.sentence
     assert [found.distance for found in run_sweep(2).records] == [5, 4]
     assert trainings.rates[1] == trainings.rates[2]
+
+
+def test_when_the_time_is_up_nobody_waits_for_the_device_any_longer(
+    run_sweep: Sweep, scripted: Scripted
+) -> None:
+    trainings = scripted(falling(5))
+    with devices_to_oneself("cpu", 1, lambda: None):
+        result = run_sweep(1, timeout_minutes=0.02)
+    assert "0 of 1 trials when the time was up" in result.sentence
+    assert trainings.jobs == []
+    assert [found.distance for found in run_sweep(1).records] == [5]
 
 
 def test_trials_begin_with_the_version_that_is_champion_when_the_sweep_begins(
