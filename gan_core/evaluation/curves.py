@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 PANEL_INCHES = (4.5, 3.0)
-MARGINS_INCHES = (
-    0.65,
-    0.5,
-    0.15,
-    0.25,
-)  # left, with the numbers; bottom; right; top, a power of 10
+# Left, with the numbers; bottom; right; top, with their power of 10.
+MARGINS_INCHES = (0.65, 0.5, 0.15, 0.25)
 MARKED_POINTS = 30  # lines of fewer show their points
 
 
