@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import dagster as dg
 import filelock
@@ -54,44 +54,33 @@ class TrainingCrashedError(Exception):
     """The training process ended in a way that the user cannot mend."""
 
 
-def new_job(
-    name: str,
-    settings: PipelineSettings,
-    *,
-    image_set: Path,
-    image_set_sha256: str,
-    feature_network: Path | None = None,
-    feature_network_sha256: str | None = None,
-    start_sha256: str | None = None,
-) -> TrainingJob:
+class JobInputs(TypedDict):
+    """What a job is made of beside the settings, as `TrainingJob` has it."""
+
+    image_set: Path
+    image_set_sha256: str
+    feature_network: NotRequired[Path | None]
+    feature_network_sha256: NotRequired[str | None]
+    start_sha256: NotRequired[str | None]
+
+
+def new_job(name: str, settings: PipelineSettings, **inputs: Unpack[JobInputs]) -> TrainingJob:
     """The job of a training, with all decided that the settings leave to the machine."""
     device = choose_device(settings.training.device)
     return TrainingJob(
         name=name,
-        image_set=image_set,
-        image_set_sha256=image_set_sha256,
         network=settings.network,
         training=settings.training,
         device=device,
         precision=choose_precision(settings.training.precision, device),
         threads=settings.training.threads
         or max(1, len(os.sched_getaffinity(0)) // settings.training.processes),
-        feature_network=feature_network,
-        feature_network_sha256=feature_network_sha256,
-        start_sha256=start_sha256,
+        **inputs,
     )
 
 
 def write_job(
-    folder: Path,
-    name: str,
-    settings: PipelineSettings,
-    *,
-    image_set: Path,
-    image_set_sha256: str,
-    feature_network: Path | None = None,
-    feature_network_sha256: str | None = None,
-    start_sha256: str | None = None,
+    folder: Path, name: str, settings: PipelineSettings, **inputs: Unpack[JobInputs]
 ) -> TrainingJob:
     """Write the job of a training folder, unless an earlier attempt wrote it.
 
@@ -104,8 +93,8 @@ def write_job(
         sharing = {key: getattr(settings.training, key) for key in ("launcher", "processes")}
         job = job.model_copy(
             update={
-                "image_set": image_set,
-                "feature_network": feature_network,
+                "image_set": inputs["image_set"],
+                "feature_network": inputs.get("feature_network"),
                 "training": job.training.model_copy(update=sharing),
             }
         )
@@ -113,15 +102,7 @@ def write_job(
             _require_gpu(folder)
         choose_device(job.device)
     else:
-        job = new_job(
-            name,
-            settings,
-            image_set=image_set,
-            image_set_sha256=image_set_sha256,
-            feature_network=feature_network,
-            feature_network_sha256=feature_network_sha256,
-            start_sha256=start_sha256,
-        )
+        job = new_job(name, settings, **inputs)
     job.write(folder)
     return job
 

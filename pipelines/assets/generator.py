@@ -19,6 +19,7 @@ from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
 from pipelines.assets.tracked_training import LOSSES, JournalFollower, tracked_run_if_reachable
 from pipelines.devices import POOL
 from pipelines.launch import (
+    JobInputs,
     TrainingCrashedError,
     continue_smaller_budget,
     new_job,
@@ -43,7 +44,7 @@ def _work(stage: StageContext) -> StageResult:
     path = stage.path(images.sha256, network_folder.name, settings.network, training)
     with open_stage(path, resumable=True) as folder:
         if folder.working:
-            inputs: dict[str, Any] = {
+            inputs: JobInputs = {
                 "image_set": image_folder,
                 "image_set_sha256": images.sha256,
                 "feature_network": network_folder,
@@ -63,10 +64,8 @@ def _work(stage: StageContext) -> StageResult:
                     images,
                     folder.working,
                 )
-                start = origin.sha256 if origin else None
-                job = write_job(
-                    folder.working, stage.pipeline, settings, **inputs, start_sha256=start
-                )
+                inputs["start_sha256"] = origin.sha256 if origin else None
+                job = write_job(folder.working, stage.pipeline, settings, **inputs)
                 continued = continue_smaller_budget(job, folder.working)
             if continued:
                 job, shorter = continued
