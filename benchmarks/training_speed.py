@@ -86,7 +86,7 @@ def bare_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
     import torch
     import torch.nn.functional as F
 
-    from gan_core.losses import gradient_penalty
+    from gan_core.losses import squared_slopes
     from gan_core.training.batches import ImageBatches
     from gan_core.training.memory import keep_freed_memory
     from gan_core.training.trainer import Trainer
@@ -107,11 +107,15 @@ def bare_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
         discriminator.zero_grad()
         with bf16:
             fake = generator(latents, labels)
-            real_logits = discriminator(real, labels).float()
-            fake_logits = discriminator(fake.detach(), labels).float()
+            if penalized:  # as in our step: apart, where only one of them has a penalty
+                real_logits = discriminator(real, labels).float()
+                fake_logits = discriminator(fake.detach(), labels).float()
+            else:
+                both = torch.cat([real, fake.detach()])
+                real_logits, fake_logits = discriminator(both, labels.repeat(2)).float().chunk(2)
         loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
         if penalized:
-            loss = loss + 0.5 * settings.r1_gamma * gradient_penalty(real, real_logits)
+            loss = loss + 0.5 * settings.r1_gamma * squared_slopes(real, real_logits).mean()
         loss.backward()
         discriminator.requires_grad_(False)
         with bf16:

@@ -135,8 +135,8 @@ LOSSES: dict[str, AdversarialLoss] = {
 }
 
 
-def gradient_penalty(images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """E[|grad_x logit(x)|^2]: R1 of real images, R2 of generated ones.
+def squared_slopes(images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """|grad_x logit(x)|^2 of each image; R1 is the mean at real images, R2 at generated ones.
 
     Mescheder et al. 2018, equation 9, without its factor gamma/2.
 
@@ -145,18 +145,20 @@ def gradient_penalty(images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor
         logits: Shape (n,), computed from these images.
 
     Returns:
-        A scalar through which gradients flow to the discriminator.
+        Shape (n,); gradients flow through it to the discriminator.
     """
-    return _squared_norms(images, logits).mean()
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    squares = gradient if gradient.dtype == torch.float64 else gradient.float()
+    return squares.square().sum(dim=(1, 2, 3))
 
 
 def wgan_gp_penalty(images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """E[(|grad_x D(x)| - 1)^2] (Gulrajani et al. 2017, equation 3, without its factor lambda).
 
-    Arguments and result as for `gradient_penalty`; the images are those of `mixtures`.
+    Arguments as for `squared_slopes`, the images those of `mixtures`; the result is a scalar.
     """
     # The root has no finite slope at zero, where a fresh critic may well be flat.
-    return ((_squared_norms(images, logits) + 1e-12).sqrt() - 1.0).square().mean()
+    return ((squared_slopes(images, logits) + 1e-12).sqrt() - 1.0).square().mean()
 
 
 def mixtures(real: torch.Tensor, fake: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
@@ -168,10 +170,3 @@ def mixtures(real: torch.Tensor, fake: torch.Tensor, shares: torch.Tensor) -> to
         shares: e, shape (n,), from 0 to 1.
     """
     return torch.lerp(fake.to(real.dtype), real, shares[:, None, None, None].to(real.dtype))
-
-
-def _squared_norms(images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """|grad_x logit|^2 of each image, shape (n,)."""
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    squares = gradient if gradient.dtype == torch.float64 else gradient.float()
-    return squares.square().sum(dim=(1, 2, 3))

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from gan_core.losses import LOSSES, gradient_penalty, mixtures, wgan_gp_penalty
+from gan_core.losses import LOSSES, mixtures, squared_slopes, wgan_gp_penalty
 from gan_core.optimizer import Adam
 from gan_core.training.augmentation import Augmentation
 from gan_core.training.processes import ALONE, Processes, without_averaging
@@ -222,29 +222,37 @@ class AdversarialGame:
         settings, judge = self._settings, self._playing_discriminator
         real = self._shown_real(part, probability).detach()
         fake = self._shown_fake(fake, part, 1, probability).detach()
-        real.requires_grad_(with_penalty and settings.r1_gamma > 0)
-        fake.requires_grad_(with_penalty and settings.r2_gamma > 0)
-        with self._autocast():
-            real_logits = judge(real, part.labels)
-            fake_logits = judge(fake, part.labels)
-        real_logits, fake_logits = real_logits.float(), fake_logits.float()
+        penalize_real = with_penalty and settings.r1_gamma > 0
+        penalize_fake = with_penalty and settings.r2_gamma > 0
+        # One pass over both is faster than two; but a penalty takes slopes at all of its images.
+        if penalize_real == penalize_fake:
+            passes = [(torch.cat([real, fake]), part.labels.repeat(2), penalize_real)]
+        else:
+            passes = [(real, part.labels, penalize_real), (fake, part.labels, penalize_fake)]
+        logits, slopes = [], []
+        for images, labels, penalize in passes:
+            images.requires_grad_(penalize)
+            with self._autocast():
+                judgement = judge(images, labels)
+            judgement = judgement.float()
+            logits.append(judgement)
+            slopes.append(
+                squared_slopes(images, judgement) if penalize else torch.zeros_like(judgement)
+            )
+        real_logits, fake_logits = torch.cat(logits).chunk(2)
         loss = self._loss.discriminator(real_logits, fake_logits)
         judged = loss.detach()
 
-        zero = torch.zeros_like(judged)
-        r1, r2, wgan_gp = zero, zero, zero
         weight = float(settings.penalty_interval_steps)
-        if real.requires_grad:
-            r1 = gradient_penalty(real, real_logits) * weight
-            loss = loss + 0.5 * settings.r1_gamma * r1
-        if fake.requires_grad:
-            r2 = gradient_penalty(fake, fake_logits) * weight
-            loss = loss + 0.5 * settings.r2_gamma * r2
+        r1, r2 = (squares.mean() * weight for squares in torch.cat(slopes).chunk(2))
+        wgan_gp = torch.zeros_like(judged)
+        if penalize_real or penalize_fake:
+            loss = loss + 0.5 * settings.r1_gamma * r1 + 0.5 * settings.r2_gamma * r2
         if with_penalty and settings.wgan_gp_weight:
             between = mixtures(real.detach(), fake.detach(), part.uniforms[:, 1]).requires_grad_()
             with self._autocast():
-                logits = judge(between, part.labels)
-            wgan_gp = wgan_gp_penalty(between, logits.float()) * weight
+                judgement = judge(between, part.labels)
+            wgan_gp = wgan_gp_penalty(between, judgement.float()) * weight
             loss = loss + settings.wgan_gp_weight * wgan_gp
 
         real_logits, fake_logits = real_logits.detach(), fake_logits.detach()

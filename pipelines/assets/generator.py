@@ -185,6 +185,6 @@ GENERATOR = Stage(
     upstream=("training_images", "feature_network"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     pool=POOL,
-    version="6",
+    version="7",
     resumes=True,
 )

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_core.losses import LOSSES, gradient_penalty, mixtures, wgan_gp_penalty
+from gan_core.losses import LOSSES, mixtures, squared_slopes, wgan_gp_penalty
 
 PAIRS = st.lists(st.tuples(st.floats(-20, 20), st.floats(-20, 20)), min_size=1, max_size=8)
 Formula = Callable[[list[float], list[float]], float]
@@ -124,13 +124,13 @@ def test_margins_are_positive_where_the_discriminator_is_right(
 def test_the_penalty_of_a_linear_function_is_the_square_of_its_weights() -> None:
     weights = torch.randn(3, 4, 5, dtype=torch.float64)
     images = torch.randn(6, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    penalty = gradient_penalty(images, (images * weights).sum(dim=(1, 2, 3)))
+    penalty = squared_slopes(images, (images * weights).sum(dim=(1, 2, 3))).mean()
     assert penalty.item() == pytest.approx(weights.square().sum().item(), rel=1e-6)
 
 
 def test_the_penalty_of_a_square_is_four_times_the_mean_squared_norm() -> None:
     images = torch.randn(6, 3, 4, 5, requires_grad=True)
-    penalty = gradient_penalty(images, images.square().sum(dim=(1, 2, 3)))
+    penalty = squared_slopes(images, images.square().sum(dim=(1, 2, 3))).mean()
     expected = 4 * images.detach().double().square().sum(dim=(1, 2, 3)).mean()
     assert penalty.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -153,7 +153,7 @@ def test_the_penalty_agrees_with_finite_differences_of_a_network() -> None:
             shift[place] = step
             shift = shift.view(1, 2, 3, 3)
             squares += ((judge(images + shift) - judge(images - shift)) / (2 * step)).square()
-    assert gradient_penalty(images, judge(images)).item() == pytest.approx(
+    assert squared_slopes(images, judge(images)).mean().item() == pytest.approx(
         squares.mean().item(), 1e-6
     )
 
@@ -161,7 +161,7 @@ def test_the_penalty_agrees_with_finite_differences_of_a_network() -> None:
 def test_gradients_of_the_penalty_reach_the_discriminator() -> None:
     weights = torch.full((1, 2, 2), 3.0, requires_grad=True)
     images = torch.randn(5, 1, 2, 2, requires_grad=True)
-    gradient_penalty(images, (images * weights).sum(dim=(1, 2, 3))).backward()
+    squared_slopes(images, (images * weights).sum(dim=(1, 2, 3))).mean().backward()
     assert weights.grad is not None
     assert torch.allclose(weights.grad, 2 * weights.detach())
 

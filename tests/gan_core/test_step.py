@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gan_core.config import NetworkSettings
-from gan_core.losses import LOSSES, gradient_penalty
+from gan_core.losses import LOSSES, squared_slopes
 from gan_core.networks import build_discriminator, build_generator
 from gan_core.training.augmentation import Augmentation
 from gan_core.training.graph import GraphedStep
@@ -99,7 +99,7 @@ def test_the_generators_update_leaves_the_discriminator_alone() -> None:
         fake = generator(latents, labels).detach()
         real_logits = alone(real, labels)
         loss = logistic(real_logits, alone(fake, labels))
-        loss = loss + 0.35 * gradient_penalty(real, real_logits)
+        loss = loss + 0.35 * squared_slopes(real, real_logits).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -126,12 +126,26 @@ def test_a_step_reports_what_the_discriminator_saw_before_it_learned() -> None:
     fake_logits = discriminator(generator(latents, labels), labels)
     expected = {
         "discriminator_loss": logistic(real_logits, fake_logits),
-        "r1_penalty": gradient_penalty(real, real_logits),
+        "r1_penalty": squared_slopes(real, real_logits).mean(),
         "real_probability": real_logits.sigmoid().mean(),
         "fake_probability": fake_logits.sigmoid().mean(),
     }
     for name, value in expected.items():
         assert reported[name] == pytest.approx(value.item(), rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("penalties", "batches"),
+    [((0.0, 0.0), [2 * BATCH]), ((0.5, 0.5), [2 * BATCH]), ((0.5, 0.0), [BATCH, BATCH])],
+)
+def test_both_batches_are_judged_in_one_pass_unless_only_one_has_a_penalty(
+    penalties: tuple[float, float], batches: list[int]
+) -> None:
+    game = new_game(r1_gamma=penalties[0], r2_gamma=penalties[1])
+    judged: list[int] = []
+    game.discriminator.register_forward_pre_hook(lambda _, given: judged.append(len(given[0])))
+    step(game, with_generator=False)
+    assert judged == batches
 
 
 def test_without_r1_no_penalty_is_computed() -> None:
