@@ -141,7 +141,7 @@ class TrainingSettings(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="Seed of initialisation, data order and latents."
     )
-    start_from: Literal["scratch", "champion"] | Annotated[int, Field(ge=1)] = Field(
+    start_from: Literal["scratch", "champion"] | Annotated[int, Field(ge=1, strict=True)] = Field(
         "scratch",
         description="Both networks begin with random weights, or with those of the registered "
         "champion (from scratch while there is none), or of a version by its number.",

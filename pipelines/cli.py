@@ -189,8 +189,7 @@ def serve(model: str, port: int) -> None:
     """Answer with images of MODEL over HTTP on this machine, until Ctrl-C."""
     from pipelines.image_server import serve_model
 
-    error_console().print(f"http://127.0.0.1:{port}/invocations, Ctrl-C stops", markup=False)
-    serve_model(model, port)
+    serve_model(model, port, lambda line: error_console().print(line, markup=False))
 
 
 @main.command()

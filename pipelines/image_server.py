@@ -7,7 +7,7 @@ fractions off labels before the model sees them; here the model sees what was se
 import json
 import math
 import re
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from pipelines.webserver import HOST
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from gan_core.generator import ReleasedGenerator
+    from pipelines.sampling import OpenedModel
 
 KEYS = ("inputs", "params")
 MOST_IMAGES = 10_000  # in one answer, with
@@ -34,35 +34,40 @@ MOST_BYTES = 1_000_000  # of a question
 EVERYTHING = re.compile("/")  # it has no pages
 
 
-def serve_model(model: str, port: int) -> None:
+def serve_model(model: str, port: int, tell: Callable[[str], None]) -> None:
     """Answer on 127.0.0.1 until Ctrl-C.
 
     Args:
         model: As `gan-foundry sample` takes it.
         port: To listen at.
+        tell: Shows people one line: which model, and where.
 
     Raises:
         FoundryError: There is no such model, or the port is taken.
     """
-    from pipelines.sampling import open_generator
+    from pipelines.sampling import open_model
     from pipelines.ui import require_free
 
     require_free(port, "--port")
-    app = build_app(open_generator(model))
+    opened = open_model(model)
+    app = build_app(opened)
+    tell(f"{opened.title} at http://{HOST}:{port}/invocations, Ctrl-C stops")
     uvicorn.run(app, host=HOST, port=port, log_level="warning")
 
 
-def build_app(generator: "ReleasedGenerator") -> "ASGIApp":
+def build_app(opened: "OpenedModel") -> "ASGIApp":
     """The server's app, behind the guard of the other servers.
 
     `POST /invocations` with `{"inputs": [3, 1], "params": {"seed": 7}}` answers with
     `{"predictions": …}`: uint8, shape (n, height, width, channels), as nested lists. A question
-    that is not understood is answered with status 400 and `{"message": …}`.
+    that is not understood is answered with status 400 and `{"message": …}`. `GET /model` answers
+    with `{"model": "digits", "version": 3}`.
     """
     from mlflow.exceptions import MlflowException
 
     from gan_core.serving import GeneratorModel
 
+    generator = opened.generator
     model = GeneratorModel(generator)
 
     async def invocations(request: Request) -> Response:
@@ -77,11 +82,15 @@ def build_app(generator: "ReleasedGenerator") -> "ASGIApp":
             return JSONResponse({"message": error.message}, status_code=status)
         return StreamingResponse(_predictions(images), media_type="application/json")
 
+    async def which(_: Request) -> Response:
+        return JSONResponse({"model": opened.name, "version": opened.version})
+
     async def health(_: Request) -> Response:
         return PlainTextResponse("ok")
 
     routes = [
         Route("/invocations", invocations, methods=["POST"]),
+        Route("/model", which, methods=["GET"]),
         Route("/health", health, methods=["GET"]),
     ]
     return guard(Starlette(routes=routes), RequestRules(EVERYTHING))

@@ -229,10 +229,26 @@ def get_version(client: "MlflowClient", model: str, number: int) -> RegisteredVe
     """
     found = {version.version: version for version in versions(client, model)}
     if number not in found:
-        raise FoundryError(
-            f"{model} has no version {number}; it has {', '.join(map(str, sorted(found)))}."
-        )
+        known = ", ".join(map(str, sorted(found))) or "none"
+        raise FoundryError(f"{model} has no version {number}; it has {known}.")
     return found[number]
+
+
+def version_of(client: "MlflowClient", model: str, alias: str) -> RegisteredVersion:
+    """The version that has an alias.
+
+    Raises:
+        FoundryError: None has it.
+    """
+    found = versions(client, model)
+    for candidate in found:
+        if alias in candidate.aliases:
+            return candidate
+    known = sorted({alias for candidate in found for alias in candidate.aliases})
+    raise FoundryError(
+        f"{model} has no version with the alias {alias!r}; its aliases are "
+        f"{', '.join(known) or 'none'}, and `gan-foundry models {model}` lists its versions."
+    )
 
 
 def no_such_model(model: str, known: list[str]) -> FoundryError:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,25 @@ from pipelines import registry, tracking
 
 if TYPE_CHECKING:
     from gan_core.generator import ReleasedGenerator
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A generator, and which one it is.
+
+    Attributes:
+        name: Of the registered model, or the folder's path.
+        version: Of the registered model; None of a folder.
+    """
+
+    generator: "ReleasedGenerator"
+    name: str
+    version: int | None = None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.name if self.version is None else f"{self.name} version {self.version}"
 
 
 def sample_model(
@@ -49,7 +69,8 @@ def sample_model(
         raise FoundryError(f"--out {out} exists and is not an empty folder; name a new one.")
     if out == Path.cwd():  # what is written takes its place
         raise FoundryError(f"--out {out} is the working folder; name a new one.")
-    generator = open_generator(model)
+    opened = open_model(model)
+    generator = opened.generator
     partial = _own_name_beside(out)
     try:
         partial.mkdir(parents=True)
@@ -67,7 +88,8 @@ def sample_model(
     if stops:
         files["interpolation"] = ANIMATION_FILE
     places = {name: str((out / file).resolve()) for name, file in files.items()}
-    return {"model": model, "count": count, "seed": seed, **places}
+    which = {"model": opened.name, "version": opened.version}
+    return {**which, "count": count, "seed": seed, **places}
 
 
 def export_model(model: str, path: Path) -> dict[str, Any]:
@@ -85,7 +107,8 @@ def export_model(model: str, path: Path) -> dict[str, Any]:
 
     if path.exists():
         raise FoundryError(f"--onnx {path} exists; name a new file.")
-    generator = open_generator(model)
+    opened = open_model(model)
+    generator = opened.generator
     path = path.resolve()
     partial = _own_name_beside(path)
     try:
@@ -100,7 +123,8 @@ def export_model(model: str, path: Path) -> dict[str, Any]:
         ) from error
     inputs = ["latents", "labels"] if generator.config.classes else ["latents"]
     return {
-        "model": model,
+        "model": opened.name,
+        "version": opened.version,
         "onnx": str(path.resolve()),
         "inputs": inputs,
         "largest_difference": difference,
@@ -112,7 +136,7 @@ def _own_name_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
 
 
-def open_generator(model: str) -> "ReleasedGenerator":
+def open_model(model: str) -> OpenedModel:
     """A generator by what people call it, as for `sample_model`.
 
     A name without a separator is a registered model, whatever lies in the working folder.
@@ -124,21 +148,32 @@ def open_generator(model: str) -> "ReleasedGenerator":
 
     if os.sep in model and not model.startswith("models:/"):
         if Path(model).is_dir():
-            return load_generator(model)
+            return OpenedModel(load_generator(model), model)
         if not re.fullmatch(r"[^/]+/\d+", model):  # else a version: digits/2
             raise FoundryError(
                 f"{model} is no folder; give the folder of a released generator, or the name of a "
                 "registered model."
             )
-    return load_generator(_registered(model))
+    version = _registered(model)
+    # By its number: an alias may move while the files come.
+    return OpenedModel(load_generator(version.uri), version.model, version.version)
 
 
-def _registered(model: str) -> str:
+def _registered(model: str) -> registry.RegisteredVersion:
+    """The version that `name`, `name@alias`, `name/version` or a `models:/` address means."""
+    words = re.fullmatch(r"(?:models:/)?([^@/]+)(?:@([^@/]+)|/(\d+|latest))?", model, re.ASCII)
+    if not words:
+        raise FoundryError(
+            f"{model!r} is no name of a registered model; give NAME, NAME@ALIAS or NAME/VERSION."
+        )
+    name, alias, number = words.groups()
     with tracking.tracking_errors():
         client = registry.connect_for_reading()
         known = registry.models(client) if client else []
-    address = model.removeprefix("models:/")
-    name = address.partition("@")[0].partition("/")[0]
-    if name not in known:
-        raise registry.no_such_model(name, known)
-    return f"models:/{address}" if address != name else f"models:/{name}@champion"
+        if client is None or name not in known:
+            raise registry.no_such_model(name, known)
+        if number == "latest":  # as MLflow has it
+            number = max((found.version for found in registry.versions(client, name)), default=0)
+        if number is not None:
+            return registry.get_version(client, name, int(number))
+        return registry.version_of(client, name, alias or registry.CHAMPION)

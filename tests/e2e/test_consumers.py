@@ -193,6 +193,7 @@ def test_our_own_server_gives_the_same_images_and_refuses_what_mlflows_lets_pass
         wait_until(lambda: curl(f"{address}/health")[0] == 200, "the server's start", 60)
         status, answer = curl(f"{address}/invocations", '{"inputs": [3], "params": {"seed": 7}}')
         assert status == 200, answer
+        assert json.loads(curl(f"{address}/model")[1]) == {"model": "digits", "version": 1}
         (weights,) = finished_run.home.glob("store/digits/generator/*/generator")
         expected = ReleasedGenerator.load(weights).sample(1, seed=7, labels=[3])
         np.testing.assert_array_equal(np.array(json.loads(answer)["predictions"]), expected)

@@ -143,6 +143,8 @@ def test_sample_writes_images_of_a_registered_model(
     assert first.status == second.status == 0, first.stderr + second.stderr
     assert len(list((tmp_path / "a" / "images").glob("*.png"))) == 20
     assert Path(first.json["grid"]).is_file()
+    which = [(result.json["model"], result.json["version"]) for result in (first, second)]
+    assert which == [("digits", 1)] * 2
     images = [np.load(result.json["archive"])["images"] for result in (first, second)]
     np.testing.assert_array_equal(*images)
 

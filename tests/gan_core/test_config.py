@@ -215,6 +215,13 @@ def test_override_out_of_range_is_refused() -> None:
         apply_overrides(settings, {"training.batch_size": 0}, "--set")
 
 
+@pytest.mark.parametrize("value", [True, "3", 0, "best"])
+def test_a_training_starts_from_nothing_but_a_champion_or_a_version(value: Any) -> None:
+    settings = parse_settings({"data": DIGITS}, "x")
+    with pytest.raises(FoundryError, match=rf"training\.start_from is {value!r}, but it must be"):
+        apply_overrides(settings, {"training.start_from": value}, "--set")
+
+
 def test_settings_are_frozen() -> None:
     settings = parse_settings({"data": DIGITS}, "x")
     with pytest.raises(pydantic.ValidationError, match="frozen"):

@@ -11,6 +11,7 @@ from pipelines import registry, tracking
 from pipelines.cli import main
 from pipelines.home import PROJECT
 from tests.pipelines.models import release_generator
+from tests.running_ui import free_port
 
 
 def invoke(*arguments: str) -> Result:
@@ -124,13 +125,24 @@ def test_sampling_a_model_that_is_not_there_names_those_that_are(
     assert not (mlflow_home / "store").exists()
 
 
-@pytest.mark.parametrize("model", ["mnist", "mnist/3", "mnist@best", "models:/mnist/3"])
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("mnist", "no version with the alias 'champion'"),
+        ("mnist/3", "mnist has no version 3"),
+        ("mnist@best", "no version with the alias 'best'"),
+        ("models:/mnist/3", "mnist has no version 3"),
+        ("models:/mnist@best", "no version with the alias 'best'"),
+        ("models:/mnist/latest", "mnist has no version"),
+        ("models:/mnist/newest", "give NAME, NAME@ALIAS or NAME/VERSION"),
+    ],
+)
 def test_sampling_a_version_that_is_not_there_is_refused(
-    mlflow_home: Path, tmp_path: Path, model: str
+    mlflow_home: Path, tmp_path: Path, model: str, said: str
 ) -> None:
     tracking.connect().create_registered_model("mnist")
     result = invoke("sample", model, "--out", str(tmp_path / "out"))
-    assert_refused(result, "models:/mnist", "could not be had from the registry")
+    assert_refused(result, said)
     assert not (tmp_path / "out").exists()
 
 
@@ -369,6 +381,11 @@ def test_an_exported_model_tells_its_inputs_and_overwrites_nothing(
         assert_refused(refused, f"--onnx {nowhere} cannot be written")
     assert mine.read_text() == "mine"
     assert {item.name for item in tmp_path.iterdir()} >= {"tiny.onnx"}
+
+
+def test_nothing_is_served_before_the_model_is_there(mlflow_home: Path) -> None:
+    result = invoke("serve", "digits", "--port", str(free_port()))
+    assert_refused(result, "no registered model 'digits'")  # and no address
 
 
 @pytest.mark.parametrize("model", ["/nowhere/generator", "./generator", "a/b/c"])

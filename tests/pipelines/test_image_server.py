@@ -21,7 +21,7 @@ from pipelines.image_server import (
     read_body,
     read_question,
 )
-from pipelines.sampling import open_generator
+from pipelines.sampling import OpenedModel, open_model
 from tests.pipelines.models import release_generator
 
 
@@ -33,7 +33,9 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> ReleasedGenerator:
 
 @pytest.fixture(scope="module")
 def client(generator: ReleasedGenerator) -> TestClient:
-    return TestClient(build_app(generator), base_url="http://127.0.0.1:5001")
+    return TestClient(
+        build_app(OpenedModel(generator, "tiny", 3)), base_url="http://127.0.0.1:5001"
+    )
 
 
 def refusal(client: TestClient, question: Any) -> str:
@@ -134,7 +136,9 @@ def test_a_body_is_not_read_further_than_it_may_be_long() -> None:
 
 def test_an_answer_is_sent_image_by_image(generator: ReleasedGenerator) -> None:
     """Its JSON as a whole would take all memory, and keep other requests waiting."""
-    parts = asyncio.run(answer_parts(build_app(generator), {"inputs": [0, 1, 1]}))
+    parts = asyncio.run(
+        answer_parts(build_app(OpenedModel(generator, "tiny", 3)), {"inputs": [0, 1, 1]})
+    )
     assert [part.count(b"[[[") for part in parts if part] == [1, 1, 1, 0]
     assert len(json.loads(b"".join(parts))["predictions"]) == 3
 
@@ -148,4 +152,11 @@ def test_pages_of_other_sites_get_no_answer(client: TestClient) -> None:
 
 
 def test_a_released_folder_is_what_a_path_names(tmp_path: Path) -> None:
-    assert open_generator(str(release_generator(tmp_path / "model"))).config.classes == 2
+    folder = str(release_generator(tmp_path / "model"))
+    opened = open_model(folder)
+    assert opened.generator.config.classes == 2
+    assert (opened.title, opened.version) == (folder, None)
+
+
+def test_programs_can_ask_which_version_answers(client: TestClient) -> None:
+    assert client.get("/model").json() == {"model": "tiny", "version": 3}

@@ -134,6 +134,20 @@ def test_a_version_is_found_by_its_weights_and_by_its_number(
         registry.get_version(run.client, "tiny", 3)
 
 
+def test_a_version_is_found_by_its_alias(run: TrackedRun, release: Path) -> None:
+    run.client.create_registered_model("tiny")
+    for _ in range(2):
+        run.client.create_model_version("tiny", str(release))
+    with pytest.raises(
+        FoundryError, match=r"no version with the alias 'best'; its aliases are none"
+    ):
+        registry.version_of(run.client, "tiny", "best")
+    run.client.set_registered_model_alias("tiny", registry.CHAMPION, "2")
+    assert registry.version_of(run.client, "tiny", registry.CHAMPION).version == 2
+    with pytest.raises(FoundryError, match=r"the alias 'best'; its aliases are champion"):
+        registry.version_of(run.client, "tiny", "best")
+
+
 def test_one_models_versions_are_not_anothers(run: TrackedRun, release: Path) -> None:
     for name in ("mnist", "fashion_mnist"):
         run.client.create_registered_model(name)
