@@ -28,6 +28,13 @@ LOADER = """
 import hashlib, importlib.util, sys
 for name in ("dagster", "torchvision", "pooch"):
     assert importlib.util.find_spec(name) is None, name
+from pipelines.command import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 2
+else:
+    raise SystemExit("a command line came without its packages")
 from gan_core import load_generator
 generator = load_generator("models:/digits@champion")
 images = generator.sample(16, seed=7)

@@ -1,6 +1,8 @@
 """The command line: its mistakes, each one sentence, and what it tells programs."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -392,3 +394,20 @@ def test_nothing_is_served_before_the_model_is_there(mlflow_home: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(model: str, own_home: Path, tmp_path: Path) -> None:
     result = invoke("sample", model, "--out", str(tmp_path / "samples"))
     assert_refused(result, f"{model} is no folder; give the folder of a released generator")
+
+
+def test_without_the_packages_of_the_command_line_the_extra_is_named() -> None:
+    program = "import sys; sys.modules['rich.console'] = None\n"
+    program += "from pipelines.command import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "models"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "error: the command line needs rich.console, which is not installed; install this package "
+        "with its extra: pip install '.[pipelines]'\n"
+    )

@@ -1,0 +1,18 @@
+"""The program `gan-foundry`, which is also installed where the command line's packages are not."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; without its packages, say what brings them and exit with status 2."""
+    try:
+        from pipelines.cli import main as command_line
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("gan_core", "pipelines"):
+            raise
+        sys.stderr.write(
+            f"error: the command line needs {error.name}, which is not installed; install this "
+            "package with its extra: pip install '.[pipelines]'\n"
+        )
+        sys.exit(2)
+    command_line()
