@@ -181,8 +181,8 @@ def main() -> None:
     """Measure and write the result, or be one of the contestants."""
     parser = arguments(__doc__)
     parser.add_argument("--pipelines", nargs="+", default=PIPELINES, choices=PIPELINES)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of a turn")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn")
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--contestant", choices=CONTESTANTS, help="be this one (internal)")
     parser.add_argument("--folder", type=Path, help="its folder (internal)")
     options = parser.parse_args()

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 # All but the chief wait while it evaluates; whoever dies is noticed by the launcher.
@@ -120,6 +119,23 @@ def joined_processes(rank: int, count: int, store: str, device: str) -> Iterator
         dist.destroy_process_group()
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """A tensor's sum over all processes; each one's gradient is the sum of all gradients.
+
+    PyTorch's own, in torch.distributed.nn, is deprecated without another that has a gradient.
+    """
+
+    @staticmethod
+    def forward(_: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, upstream: torch.Tensor) -> torch.Tensor:
+        return _SumOverProcesses.apply(upstream)
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the whole batch of all processes.
 
@@ -134,10 +150,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None  # noqa: S101
         processes = dist.get_world_size()
         x = images.float()
-        mean = all_reduce(x.mean(dim=(0, 2, 3))) / processes
+        mean = _SumOverProcesses.apply(x.mean(dim=(0, 2, 3))) / processes
         centred = x - mean[:, None, None]
         # Around the mean of all: E[x^2] - E[x]^2 loses its digits where the mean is large.
-        variance = all_reduce(centred.square().mean(dim=(0, 2, 3))) / processes
+        variance = _SumOverProcesses.apply(centred.square().mean(dim=(0, 2, 3))) / processes
         with torch.no_grad():
             count = processes * x.numel() / x.shape[1]
             momentum = self.momentum or 0.0

@@ -1,11 +1,13 @@
 """One training in several processes of this machine, started and watched as torchrun does it."""
 
 import errno
+import logging
 import os
 import signal
 import tempfile
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +39,7 @@ from gan_core.training.stopping import StopRequest
 
 WORKER_LOCK_FILE = WRITER_LOCK_FILE.replace("0", "{rank}")
 ERROR_FILE = "error.txt"  # what a worker tells the launcher
+WATCHER = "torch.distributed.elastic.multiprocessing.api"  # tells of workers that failed
 WATCH_SECONDS = 0.2
 STARTING_SECONDS = 1.0  # from when torchrun listens for signals until its workers are started
 
@@ -75,6 +78,7 @@ def _launch(
         logs_specs=logs,
     )
     _pass_on_signal(should_stop)
+    logging.getLogger(WATCHER).addFilter(_write_traceback)
     try:
         elastic_launch(config, _train_as_one)(str(folder), os.getpid())
     except SignalException as error:
@@ -94,6 +98,18 @@ def _launch(
             raise OutOfMemoryError(KILLED) from None
         raise
     return None
+
+
+def _write_traceback(record: logging.LogRecord) -> bool:
+    """Put a record's exception into its message.
+
+    PyTorch's log would load the compiler for it: three seconds, and a folder of its in $TMPDIR.
+    """
+    if record.exc_info:
+        lines = traceback.format_exception(*record.exc_info)
+        record.msg, record.args = f"{record.getMessage()}\n{''.join(lines)}", ()
+        record.exc_info = None
+    return True
 
 
 def _pass_on_signal(should_stop: Callable[[], str | None]) -> None:
