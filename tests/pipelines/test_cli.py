@@ -193,6 +193,19 @@ def two_versions(mlflow_home: Path) -> None:
     client.set_registered_model_alias("mnist", "champion", "1")
 
 
+@pytest.mark.parametrize(
+    ("model", "version"),
+    [("mnist", 1), ("mnist@champion", 1), ("mnist/2", 2), ("models:/mnist/latest", 2)],
+)
+def test_a_model_is_fetched_by_the_number_of_its_version(
+    two_versions: None, tmp_path: Path, model: str, version: int
+) -> None:
+    result = invoke("sample", model, "--out", str(tmp_path / "out"))
+    # Its files are nowhere.
+    assert_refused(result, f"models:/mnist/{version} could not be had from the registry")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_models_versions_are_one_json_object(two_versions: None) -> None:
     found = json.loads(invoke("models", "mnist", "--json").stdout)
     assert set(found) == {"name", "versions", "ledger"}
