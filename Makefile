@@ -45,7 +45,8 @@ screenshots: .venv/installed-dev chromium  ## the pictures of the README, from a
 
 bench: .venv/installed-dev  ## measurements, written to benchmarks/results
 	for name in first_run training_speed kernel_limits weight_gradients \
-	    training_overhead stopping redrawn_floor sample_draws evaluation_speed evaluation_table peers stacked_mnist; do \
+	    thread_waiting training_overhead stopping redrawn_floor sample_draws evaluation_speed \
+	    evaluation_table peers stacked_mnist; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 faults: .venv/installed-dev  ## the fault tests in their long form

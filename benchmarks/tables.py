@@ -68,6 +68,19 @@ def weight_gradients() -> list[str]:
     return lines
 
 
+def thread_waiting() -> list[str]:
+    """Images per second by the busy programs beside a training, and how long its threads spin."""
+    lines = []
+    for pipeline, situations in _result("thread_waiting")["images_per_second"].items():
+        names = list(next(iter(situations.values())))
+        lines += [f"| {pipeline} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        for situation, speeds in situations.items():
+            numbers = (f"{speeds[name]['median']:.0f}" for name in names)
+            lines.append(f"| {situation} | {' | '.join(numbers)} |")
+        lines.append("")
+    return lines
+
+
 def peers() -> list[str]:
     """Ours and other packages after equal time, the nearest first."""
     lines = [
@@ -167,6 +180,7 @@ if __name__ == "__main__":
         training_speed,
         kernel_limits,
         weight_gradients,
+        thread_waiting,
         peers,
         training_overhead,
         stopping,

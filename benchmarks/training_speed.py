@@ -34,6 +34,7 @@ from benchmarks.common import (
 )
 from benchmarks.turns import Contestant, Turns, take_turns, use_two_threads
 from gan_core.data.image_set import open_image_set
+from gan_core.idle_threads import SPIN_VARIABLE, SPINS
 from gan_core.training.job import TrainingJob
 
 PIPELINES = ("mnist", "cifar10_20pct")
@@ -154,7 +155,9 @@ def measure(
         penalty = R1_GAMMA if name.endswith(PENALTY) else 0.0
         with_training(job, r1_gamma=penalty).write(place / name)
         contestants[name] = Contestant(
-            "benchmarks.training_speed", ["--contestant", name, "--folder", place / name]
+            "benchmarks.training_speed",
+            ["--contestant", name, "--folder", place / name],
+            {} if name.startswith("example") else {SPIN_VARIABLE: SPINS},
         )
     try:
         found = take_turns(contestants, seconds, rounds, warm_up_seconds)

@@ -5,11 +5,13 @@ lines over the contestant's standard input and output.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.common import PROJECT, THREADS, tell
@@ -66,12 +68,19 @@ class Contestant:
     Args:
         module: What to run.
         arguments: Its arguments.
+        environment: Variables for it beside those of this process.
     """
 
-    def __init__(self, module: str, arguments: list[str | Path]) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: list[str | Path],
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=PROJECT,
+            env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

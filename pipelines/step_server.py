@@ -7,4 +7,7 @@ work. The steps hear of the signal themselves: Dagster sets their handlers anew.
 
 import signal
 
+from gan_core.idle_threads import let_idle_threads_sleep
+
+let_idle_threads_sleep()  # before torch is imported, for all steps
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -15,6 +15,7 @@ from tests.conftest import PROJECT
         (tables.training_speed, "performance"),
         (tables.kernel_limits, "performance"),
         (tables.weight_gradients, "performance"),
+        (tables.thread_waiting, "performance"),
         (tables.peers, "performance"),
         (tables.training_overhead, "performance"),
         (tables.stopping, "performance"),
