@@ -15,7 +15,7 @@ def main() -> None:
             raise
         sys.stderr.write(
             f"error: the command line needs {error.name}, which is not installed; install this "
-            "package with its extra: pip install '.[pipelines]'\n"
+            "package with its extra: pip install --editable '.[pipelines]'\n"
         )
         sys.exit(2)
     command_line()

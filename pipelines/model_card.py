@@ -1,25 +1,10 @@
 """The model card: what a registered generator is, in Markdown, for people who find it."""
 
-from pathlib import Path
 from typing import Any
 
-from gan_core.config import PipelineSettings, apply_overrides, flat_settings
+from gan_core.config import PipelineSettings, flat_settings
 from gan_core.evaluation.page import number_rows
 from gan_core.evaluation.report import Evaluation
-from gan_core.notification_settings import NotificationSettings
-
-PLACES = ("data.path", "feature_network.weights")
-
-
-def without_places(settings: PipelineSettings) -> PipelineSettings:
-    """Settings that may leave this machine: files by their own names, and no people's addresses."""
-    values = flat_settings(settings)
-    names = {key: Path(values[key]).name for key in PLACES if values[key]}
-    operation = settings.operation.model_copy(update={"owners": ()})
-    kept = settings.model_copy(
-        update={"notifications": NotificationSettings(), "operation": operation}
-    )
-    return apply_overrides(kept, names, "settings")
 
 
 def model_card(

@@ -174,6 +174,8 @@ def _recorded_settings(version: RegisteredVersion, images: Path | None) -> Pipel
         found["training.device"] = "cpu"  # then the distance judges
     if settings.feature_network.weights is not None:
         found["feature_network.weights"] = here and here.feature_network.weights
+    if here and here.data.archive and here.data.sha256 == settings.data.sha256:
+        found["data.archive"] = here.data.archive  # with what opens it
     if settings.data.path is not None:
         own = here.data.path if here else None
         place = images or (Path(own) if own else None)

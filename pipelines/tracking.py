@@ -21,6 +21,7 @@ from gan_core.disk import is_disk_full
 from gan_core.errors import FoundryError
 from gan_core.training.journal import read_journal
 from pipelines import home, mlflow_database
+from pipelines.portable_settings import without_places
 from pipelines.store import describe_full_disk
 
 if TYPE_CHECKING:
@@ -284,8 +285,8 @@ def _log_parameters(run: TrackedRun, settings: PipelineSettings, known: Collecti
 
     parameters = [
         Param(key, str(value))
-        for key, value in flat_settings(settings).items()
-        # People's addresses say nothing of a training.
+        for key, value in flat_settings(without_places(settings)).items()
+        # Whom to tell says nothing of a training.
         if not key.startswith("notifications.") and key != "operation.owners" and key not in known
     ]
     if parameters:

@@ -153,7 +153,8 @@ def _register(
     """Make a version of the trained generator."""
     from gan_core.data.image_set import open_image_set
     from pipelines import registry
-    from pipelines.model_card import model_card, without_places
+    from pipelines.model_card import model_card
+    from pipelines.portable_settings import without_places
 
     image_folder, training = stage.upstream("training_images"), stage.upstream("generator")
     images, job = open_image_set(image_folder), TrainingJob.read(training)
@@ -360,8 +361,8 @@ REGISTERED_MODEL = Stage(
     name="registered_model",
     work=_work,
     description="The generator in MLflow's registry: safetensors weights, model card, signature. "
-    "It becomes champion if it is better than the present one, or not worse within the tolerance, "
-    "and every blocking check holds; else it stays as challenger.",
+    "It becomes champion if it is surely better than the present one, or not worse within the "
+    "tolerance, and every blocking check holds; else it stays as challenger.",
     upstream=("samples", "evaluation", "generator", "feature_network", "training_images"),
     kinds=frozenset({"python", "mlflow"}),
     version="2",

@@ -422,5 +422,5 @@ def test_without_the_packages_of_the_command_line_the_extra_is_named() -> None:
     assert ended.returncode == 2
     assert ended.stderr == (
         "error: the command line needs rich.console, which is not installed; install this package "
-        "with its extra: pip install '.[pipelines]'\n"
+        "with its extra: pip install --editable '.[pipelines]'\n"
     )

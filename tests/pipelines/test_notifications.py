@@ -22,7 +22,7 @@ from pipelines.alias_job import build_alias_job
 from pipelines.failure_sensor import build_failure_sensor, concerned, is_started_again
 from pipelines.instance import open_quiet_instance
 from pipelines.ledger import Aliases
-from pipelines.model_card import without_places
+from pipelines.portable_settings import without_places
 from pipelines.run_processes import PROCESS_TAG
 from tests.pipelines.receivers import (
     HOST,

@@ -13,7 +13,8 @@ from gan_core.errors import FoundryError
 from gan_core.generator import ReleasedGenerator, load_generator
 from pipelines import registry
 from pipelines.home import PROJECT
-from pipelines.model_card import model_card, without_places
+from pipelines.model_card import model_card
+from pipelines.portable_settings import without_places
 from pipelines.tracking import TrackedRun, open_run
 from tests.gan_core.evaluation_samples import make_evaluation
 from tests.pipelines.models import CARD, SETTINGS, release_generator
@@ -239,6 +240,20 @@ def test_what_leaves_this_machine_names_no_folder_of_it() -> None:
     portable = without_places(settings)
     assert (portable.data.path, portable.feature_network.weights) == ("faces", "inception.pth")
     assert without_places(SETTINGS) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("faces/faces.zip", "faces/faces.zip"),  # below the mirror, wherever that is
+        ("file:///home/me/my%20faces.zip", "my faces.zip"),
+        ("https://host/faces.zip", "https://host/faces.zip"),
+        ("https://ann:secret@host:81/faces.zip?token=secret#part", "https://host:81/faces.zip"),
+    ],
+)
+def test_what_leaves_this_machine_opens_no_closed_address(address: str, public: str) -> None:
+    data = {"source": "image_folder", "archive": address, "sha256": "0" * 64, "resolution": 16}
+    assert without_places(PipelineSettings.model_validate({"data": data})).data.archive == public
 
 
 def test_what_leaves_this_machine_names_no_person() -> None:

@@ -1,6 +1,8 @@
 """A registered version trained again from what the registry alone recorded."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from gan_core.config import PipelineSettings, apply_overrides
 from gan_core.errors import FoundryError
 from gan_core.generator import REGISTERED_FOLDER
 from pipelines import home, registry, reproduction, tracking
@@ -38,6 +41,12 @@ def pipeline(mlflow_home: Path, images: Path) -> Iterator[TinyPipeline]:
         yield found
 
 
+def describe_here(monkeypatch: pytest.MonkeyPatch, settings: PipelineSettings) -> None:
+    """Let the project have the pipeline of the version, with these settings."""
+    monkeypatch.setattr(reproduction, "pipeline_files", lambda: {"stripes"})
+    monkeypatch.setattr(reproduction, "load_pipeline", lambda _: settings)
+
+
 def set_tag(name: str, value: str) -> None:
     tracking.connect().set_model_version_tag("stripes", "1", name, value)
 
@@ -58,6 +67,28 @@ def test_the_same_bits_come_of_what_the_registry_recorded(
     # Nothing of it stays, and the model is as it was.
     assert {path.name for path in (home.home() / FOLDER / "stripes-1").iterdir()} == {"lock"}
     assert len(registry.versions(tracking.connect(), "stripes")) == 1
+
+
+def test_images_are_looked_for_where_the_pipeline_has_them(
+    pipeline: TinyPipeline, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe_here(monkeypatch, tiny_settings(images.rename(tmp_path / "elsewhere")))
+    assert reproduce("stripes", 1).same_weights
+
+
+def test_so_is_an_archive_whose_address_the_version_does_not_tell(
+    mlflow_home: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zipped = Path(shutil.make_archive(str(tmp_path / "stripes"), "zip", images))
+    sha256 = hashlib.sha256(zipped.read_bytes()).hexdigest()
+    changes = {"data.path": None, "data.archive": zipped.as_uri(), "data.sha256": sha256}
+    settings = apply_overrides(tiny_settings(images), changes, "test")
+    with open_pipeline("stripes", settings) as pipeline:
+        pipeline.run()
+    (recorded,) = mlflow_home.glob("mlflow/**/settings.json")
+    assert json.loads(recorded.read_text())["data"]["archive"] == "stripes.zip"
+    describe_here(monkeypatch, settings)
+    assert reproduce("stripes", 1).same_weights
 
 
 def test_a_training_that_was_continued_is_continued_again(

@@ -12,7 +12,14 @@ from rich.console import Console
 
 from pipelines import terminal
 from pipelines.progress import ProgressEvent
-from pipelines.terminal import RunDisplay, age, ledger_table, print_result, versions_table
+from pipelines.terminal import (
+    RunDisplay,
+    age,
+    ledger_table,
+    print_result,
+    scores_table,
+    versions_table,
+)
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -217,6 +224,24 @@ def test_reasons_in_brackets_are_shown_as_they_are() -> None:
     shown.console.print(ledger_table([move]))
     assert shown.text.count(why) == 2
     assert "person [me]" in shown.text
+
+
+def test_a_number_that_estimates_nothing_has_no_interval() -> None:
+    shown = ShownText(is_terminal=False)
+    summary = {
+        "frechet_distance": 2.5,
+        "frechet_distance_ci": [2.25, 2.75],
+        "constant_share": 0.125,
+        "constant_share_ci": [0.125, 0.125],
+        "kid": None,
+        "kid_ci": [None, None],
+    }
+    shown.console.print(scores_table(summary))
+    assert "2.25 to 2.75" in shown.text
+    assert "not finite to not finite" in shown.text
+    (row,) = (line for line in shown.text.splitlines() if "constant share" in line)
+    assert "0.125" in row
+    assert " to " not in row
 
 
 def test_a_result_without_classes_says_so() -> None:
