@@ -152,7 +152,8 @@ class TrainingSettings(Settings):
     device: Device = Field("auto", description="`auto` is the GPU, where there is one.")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None,
-        description="CPU threads of a training process; by default the processes share all cores.",
+        description="CPU threads of a training process; by default the processes share all cores "
+        "that there are when it begins.",
     )
     launcher: Literal["process", "torchrun"] = Field(
         "process", description="One process, or `processes` of them that share each batch."

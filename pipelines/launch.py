@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from gan_core.config import PipelineSettings
 from gan_core.device import choose_device, choose_precision
-from gan_core.disk import write_whole
+from gan_core.disk import sync_folder, write_whole
 from gan_core.errors import AlreadyTrainingError, FoundryError
 from gan_core.training.job import (
     CHECKPOINT_FILE,
@@ -36,6 +36,7 @@ from gan_core.training.job import (
     JOURNAL_FILE,
     KILLED,
     LOCK_FILE,
+    SHARING,
     SNAPSHOT_FOLDER,
     START_FOLDER,
     WRITER_LOCK_FILE,
@@ -90,7 +91,7 @@ def write_job(
     if (folder / JOB_FILE).exists():
         # The data may have moved with the store since; what is trained has not changed.
         job = TrainingJob.read(folder)
-        sharing = {key: getattr(settings.training, key) for key in ("launcher", "processes")}
+        sharing = {key: getattr(settings.training, key) for key in SHARING}
         job = job.model_copy(
             update={
                 "image_set": inputs["image_set"],
@@ -127,15 +128,15 @@ def continue_smaller_budget(
         folder: Its training folder, beside those of others; left alone if it has a checkpoint.
 
     Returns:
-        The job as it was written anew, and the one that it continues, if there is one: that with
-        the largest budget.
+        The job as it was written anew, and the one that it continues, if there is one: that whose
+        settings leave the same to the machine, and among those the one with the largest budget.
     """
     from gan_core.training.checkpoint import read_progress
 
     if (folder / CHECKPOINT_FILE).exists():
         return None
-    found: dict[int, tuple[TrainingJob, TrainingJob, Path]] = {}
-    for other_folder in folder.parent.iterdir():
+    found: list[tuple[TrainingJob, TrainingJob, Path]] = []
+    for other_folder in sorted(folder.parent.iterdir()):
         if other_folder.suffix:
             continue  # one that is not finished
         try:
@@ -148,10 +149,18 @@ def continue_smaller_budget(
         same = job.with_choices_of(other)
         # As the checkpoint has it: another version of this program may have trained the same job.
         if progress.job_fingerprint == same.fingerprint and other.total_images < job.total_images:
-            found[other.total_images] = (same, other, other_folder)
+            found.append((same, other, other_folder))
     if not found:
         return None
-    same, other, other_folder = found[max(found)]
+
+    def suitability(candidate: tuple[TrainingJob, TrainingJob, Path]) -> tuple[int, int, int]:
+        _, other, _ = candidate
+        said = ("precision", "threads")
+        alike = sum(getattr(other.training, k) == getattr(job.training, k) for k in said)
+        chosen = sum(getattr(other, k) == getattr(job, k) for k in said)
+        return alike, other.total_images, chosen
+
+    same, other, other_folder = max(found, key=suitability)
     _copy_start(other_folder, folder)
     same.write(folder)
     copied = [
@@ -176,6 +185,7 @@ def _copy_start(source: Path, folder: Path) -> None:
         shutil.copytree(source / START_FOLDER, partial)
     shutil.rmtree(start, ignore_errors=True)
     if partial.exists():
+        sync_folder(partial)
         partial.rename(start)
 
 

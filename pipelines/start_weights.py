@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from gan_core.disk import sync_folder
 from gan_core.errors import FoundryError
 from gan_core.training.job import DISCRIMINATOR_FILE, JOB_FILE, START_FOLDER, TrainingJob
 
@@ -121,6 +122,7 @@ def fetch_start(
             with_discriminator=_fetch_discriminator(client, version, folder),
         )
         (folder / ORIGIN_FILE).write_text(origin.model_dump_json(indent=2))
+        sync_folder(folder)  # the job, which is written next, refers to it
         folder.rename(training / START_FOLDER)
     return origin
 

@@ -22,7 +22,7 @@ class Measurement(BaseModel):
         distance: Fréchet distance to the training images.
         class_coverage: Share of the classes that the samples show; None without classes.
         diversity: Mean distance of two samples of a class: root mean square over their pixels, as a
-            share of the pixels' range.
+            share of the pixels' range; None if no two are of one class.
         discriminator_accuracy: Mean share of images that the discriminator judged rightly since
             the evaluation before; None if there was no journal line since.
     """
@@ -32,7 +32,7 @@ class Measurement(BaseModel):
     images: int
     distance: float
     class_coverage: float | None
-    diversity: float
+    diversity: float | None
     discriminator_accuracy: float | None = None
 
 
@@ -115,16 +115,18 @@ def watch_over(
     in_a_row = {name: watch.in_a_row.get(name, 0) + 1 for name in signs}
     if found.discriminator_accuracy is None and "discriminator" in watch.in_a_row:
         in_a_row["discriminator"] = watch.in_a_row["discriminator"]  # nothing new is known
+    best = found if is_best else watch.best
+    now = watch.model_copy(update={"best": best})  # the snapshot of it is taken before a reaction
     alarms = [
-        Alarm(name, signs[name], reaction_now(watch, getattr(settings, name), settings))
+        Alarm(name, signs[name], reaction_now(now, getattr(settings, name), settings))
         for name, count in in_a_row.items()
         if count >= settings.evaluations
     ]
     given = {alarm.name for alarm in alarms}
     known = Watch(
-        best=found if is_best else watch.best,
+        best=best,
         best_coverage=max(watch.best_coverage, found.class_coverage or 0.0),
-        best_diversity=max(watch.best_diversity, found.diversity),
+        best_diversity=max(watch.best_diversity, found.diversity or 0.0),
         since_best=0 if is_best else watch.since_best + 1,
         in_a_row={name: count for name, count in in_a_row.items() if name not in given},
         roll_backs=watch.roll_backs,
@@ -158,7 +160,8 @@ def _signs(watch: Watch, found: Measurement, settings: AlarmSettings) -> dict[Al
             f"samples have shown fewer classes {for_long}: {coverage:.0%}, after "
             f"{watch.best_coverage:.0%}"
         )
-    if found.diversity <= (1.0 - settings.diversity_drop) * watch.best_diversity:
+    least = (1.0 - settings.diversity_drop) * watch.best_diversity
+    if found.diversity is not None and found.diversity <= least:
         signs["diversity"] = (
             f"samples have been alike {for_long}: their pairwise distance is "
             f"{found.diversity:.4f}, after {watch.best_diversity:.4f}"

@@ -30,6 +30,7 @@ class Progress(BaseModel):
         watch: What earlier evaluations found.
         finished: `BUDGET`, `PLATEAU` or `ALARM`, if the training is over.
         evaluation_is_due: Whether the last step's evaluation was cut off, and is to come.
+        is_at_snapshot: Whether it has just returned to its best snapshot.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class Progress(BaseModel):
     watch: Watch = Watch()
     finished: str | None = None
     evaluation_is_due: bool = False
+    is_at_snapshot: bool = False
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:

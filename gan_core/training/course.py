@@ -50,7 +50,7 @@ class Course:
         self._before = max(0, start.images - self._settings.batch_size)
         self._steps_since_line = start.steps_since_line
         self._watch = start.watch
-        self._is_at_snapshot = False  # since a roll-back, until the next step
+        self._is_at_snapshot = start.is_at_snapshot  # since a roll-back, until the next step
         self._finished = start.finished
         self.evaluation_is_due = start.evaluation_is_due
         self._clock = _Clock(start.seconds, start.images)
@@ -199,6 +199,7 @@ class Course:
             watch=self._watch,
             finished=self._finished,
             evaluation_is_due=self.evaluation_is_due,
+            is_at_snapshot=self._is_at_snapshot,
         )
         self._trainer.save(self._folder, progress)
 

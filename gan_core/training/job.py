@@ -34,11 +34,12 @@ KILLED = (
 )
 
 # Raised when the same job would train another generator.
-ENGINE_VERSION = 8
+ENGINE_VERSION = 9
 
 # Settings of the training that a job may have otherwise than the one it continues. What was chosen
 # of device, precision and threads stands in the job itself.
-NOT_IN_FINGERPRINT = ("kimg", "launcher", "processes", "device", "precision", "threads")
+SHARING = ("launcher", "processes")
+NOT_IN_FINGERPRINT = ("kimg", *SHARING, "device", "precision", "threads")
 
 
 def describe_owner(folder: Path, lock_file: str) -> str:

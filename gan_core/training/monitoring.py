@@ -14,7 +14,7 @@ from gan_core.evaluation.feature_network import (
     Features,
 )
 from gan_core.evaluation.frechet import fit_gaussian, frechet_distance
-from gan_core.evaluation.pixels import pairwise_distance
+from gan_core.evaluation.pixels import pairwise_distances
 from gan_core.evaluation.reference import Reference
 from gan_core.generator import ReleasedGenerator
 from gan_core.training.alarms import Measurement
@@ -88,10 +88,11 @@ class Monitor:
             seen.append(self._network(pixels[start : start + self._batch_images]))
         features = Features.joined(seen)
         shares = self._reference.class_shares
+        differences = pairwise_distances(pixels, labels)
         return Measurement(
             images=images_shown,
             distance=frechet_distance(fit_gaussian(features.vectors), self._reference.gaussian),
             class_coverage=covered_share(features.classes, shares) if len(shares) else None,
-            diversity=pairwise_distance(pixels, labels),
+            diversity=float(differences.mean()) if len(differences) else None,
             discriminator_accuracy=accuracy,
         )

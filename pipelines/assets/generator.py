@@ -13,6 +13,7 @@ from gan_core.training.job import (
     JOB_FILE,
     JOURNAL_FILE,
     RELEASE_FOLDER,
+    SHARING,
 )
 from gan_core.training.journal import read_journal
 from pipelines.assets.stage import Stage, StageContext, StageResult, inline_png
@@ -40,7 +41,7 @@ def _work(stage: StageContext) -> StageResult:
     network_folder = stage.upstream("feature_network")
     settings = stage.settings
     # How the work is shared does not change what is trained.
-    training = settings.training.model_dump(mode="json", exclude={"launcher", "processes"})
+    training = settings.training.model_dump(mode="json", exclude=set(SHARING))
     path = stage.path(images.sha256, network_folder.name, settings.network, training)
     with open_stage(path, resumable=True) as folder:
         if folder.working:
@@ -185,6 +186,6 @@ GENERATOR = Stage(
     upstream=("training_images", "feature_network"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     pool=POOL,
-    version="7",
+    version="8",
     resumes=True,
 )

@@ -18,8 +18,8 @@ from gan_core.training.job import (
     DISCRIMINATOR_FILE,
     JOURNAL_FILE,
     LOCK_FILE,
-    NOT_IN_FINGERPRINT,
     RELEASE_FOLDER,
+    SHARING,
     SNAPSHOT_FOLDER,
     START_FOLDER,
 )
@@ -68,10 +68,12 @@ class TrialResult:
 
 
 def training_key(settings: PipelineSettings) -> str:
-    """Of a trial's training folder: the same settings are the same training."""
+    """Of a trial's training folder: the same settings are the same training.
+
+    How many processes share the work may change; where and how they compute may not.
+    """
     training = settings.training.model_dump(mode="json")
-    sharing = [key for key in NOT_IN_FINGERPRINT if key != "kimg"]
-    return fingerprint([settings.network, {k: v for k, v in training.items() if k not in sharing}])
+    return fingerprint([settings.network, {k: v for k, v in training.items() if k not in SHARING}])
 
 
 def train_trial(
@@ -207,7 +209,7 @@ def _train(
         open_image_set(inputs.image_set),
         folder,
     )
-    write_job(
+    job = write_job(
         folder,
         inputs.pipeline,
         settings,
@@ -217,10 +219,9 @@ def _train(
         feature_network_sha256=inputs.feature_network_sha256,
         start_sha256=origin.sha256 if origin else None,
     )
-    training = settings.training
     with devices_to_oneself(
-        training.device,
-        training.processes,
+        job.device,
+        job.training.processes,
         lambda: publish("waiting", "trial"),
         follower.require_time,
     ):

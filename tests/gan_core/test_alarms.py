@@ -79,6 +79,12 @@ def test_images_without_classes_have_no_coverage_to_lose() -> None:
     assert not any(alarms)
 
 
+def test_samples_of_which_no_two_are_of_one_class_have_no_diversity_to_lose() -> None:
+    watch, alarms = look_at(*[{"diversity": None}] * 5)
+    assert not any(alarms)
+    assert watch.best_diversity == 0.0
+
+
 def test_a_training_without_lines_between_evaluations_says_nothing_of_the_discriminator() -> None:
     _, alarms = look_at(*[{"discriminator_accuracy": None}] * 5)
     assert not any(alarms)
@@ -100,6 +106,12 @@ def test_the_message_of_an_alarm_has_the_numbers() -> None:
 
 def test_without_a_snapshot_a_roll_back_is_a_stop() -> None:
     assert reaction_now(Watch(), "roll_back", AlarmSettings()) == "stop"
+
+
+def test_the_evaluation_that_is_the_best_leaves_a_snapshot_to_return_to() -> None:
+    settings = {"evaluations": 1, "discriminator": "roll_back"}
+    _, alarms = look_at(BAD["discriminator"], **settings)
+    assert [alarm.reaction for alarm in alarms[0]] == ["roll_back"]
 
 
 def test_after_the_most_roll_backs_the_next_is_a_stop() -> None:

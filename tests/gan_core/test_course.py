@@ -442,3 +442,26 @@ def test_weights_that_a_step_broke_are_not_measured_but_rolled_back(
     assert end["released_kimg"] == 0.064
     released = ReleasedGenerator.load(tmp_path / RELEASE_FOLDER)._module.state_dict()
     assert all(value.isfinite().all() for value in released.values())
+
+
+def test_a_stop_after_a_roll_back_at_the_end_does_not_hide_what_is_released(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({3}, monkeypatch)
+    job = make_job(
+        kimg=0.128,
+        logging_interval_kimg=0.032,
+        monitoring={"interval_kimg": 0.064, "samples": 8, "release": "last"},
+        alarms={"non_finite": "roll_back"},
+    )
+
+    def stop_after_alarm() -> str | None:
+        return "enough" if journal_rows(tmp_path, "alarm") else None
+
+    assert run_job(job, tmp_path, stop_after_alarm) == "enough"
+    progress = read_progress(tmp_path / CHECKPOINT_FILE)
+    assert progress is not None
+    assert (progress.images, progress.evaluation_is_due) == (128, True)
+    assert run_job(job, tmp_path) is None
+    (end,) = journal_rows(tmp_path, "end")
+    assert (end["images"], end["released_kimg"]) == (128, 0.064)

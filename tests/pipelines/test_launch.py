@@ -352,6 +352,18 @@ def test_a_larger_budget_keeps_what_was_left_to_the_machine(
     assert continue_smaller_budget(job, tmp_path / "d.partial") == (job, shorter)
 
 
+def test_a_larger_budget_continues_what_was_left_to_the_machine_as_well(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    left = finished(make_job, tmp_path / "b", kimg=0.1)
+    said = finished(make_job, tmp_path / "a", kimg=0.2, threads=1)
+    for name, settings, shorter in (("c", {}, left), ("d", {"threads": 1}, said)):
+        folder = tmp_path / f"{name}.partial"
+        folder.mkdir()
+        job = make_job(kimg=0.3, **settings)
+        assert continue_smaller_budget(job, folder) == (job, shorter)
+
+
 def test_a_training_of_another_version_of_this_program_is_not_continued(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def scene(
             "GAN_FOUNDRY_SMTP_URL", f"smtp://me%40b.org:{MAIL_SECRET}@{HOST}:{mail.port}"
         )
         monkeypatch.setenv(tracking.DAGSTER_UI_VARIABLE, "https://pages.example.org")
+        monkeypatch.setenv(tracking.MLFLOW_UI_VARIABLE, "https://mlflow.example.org")
         pipeline = TinyPipeline("stripes", pipeline_files.load_pipeline("stripes"), instance)
         sensor = Sensor(instance, {"stripes": pipeline.settings})
         sensor.tick()
@@ -141,7 +142,9 @@ def test_champion_blocked_and_failure_are_told_once_and_no_secret_is_left(
     reason = shown["registered_model"]["decision"].partition(": ")[2]
     assert "is above 0.001 times the floor" in reason
     assert text == f"stripes version 1 did not become champion: {reason}."
-    assert f"https://pages.example.org/runs/{first.run_id}" in scene.mail.mails[-1].get_content()
+    content = scene.mail.mails[-1].get_content()
+    assert f"Run in Dagster: https://pages.example.org/runs/{first.run_id}" in content
+    assert "Run in MLflow: https://mlflow.example.org/#/experiments/" in content
     subject, facts = scene.last_mail()
     assert subject == "stripes: version 1 did not become champion"
     distance = shown["evaluation"]["frechet_distance"]
@@ -167,6 +170,15 @@ def test_champion_blocked_and_failure_are_told_once_and_no_secret_is_left(
     webhook, mail = scene.warnings(undisturbed)
     assert f"webhook {VARIABLE}: {HOST} cannot be reached (ConnectionError)" in webhook
     assert "the environment variable GAN_FOUNDRY_SMTP_URL is not set" in mail
+
+    # One that waits for a person.
+    scene.run("registered_model", promotion="manual")
+    (text,) = scene.told()
+    assert text == (
+        "stripes version 1 did not become champion: there is no champion yet; it waits for "
+        "`gan-foundry promote stripes 1` (promotion: manual)."
+    )
+    assert scene.last_mail()[0] == "stripes: version 1 did not become champion"
 
     # A new champion.
     assert scene.run("registered_model").success

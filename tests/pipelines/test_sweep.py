@@ -570,3 +570,22 @@ def test_a_killed_sweep_goes_on_to_the_trials_of_an_undisturbed_one(
         optuna.trial.TrialState.FAIL,  # the attempt that was killed
         *[optuna.trial.TrialState.COMPLETE] * 2,
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"training.processes": 2, "training.launcher": "torchrun"}, True),
+        ({"training.device": "cpu"}, False),
+        ({"training.precision": "fp32"}, False),
+        ({"training.threads": 2}, False),
+        ({"training.kimg": 2}, False),
+        ({"network.latent_dim": 8}, False),
+    ],
+)
+def test_a_trial_is_continued_where_and_how_it_began(
+    changes: dict[str, Any], same: bool, tmp_path: Path
+) -> None:
+    settings = tiny_settings(tmp_path)
+    key = trial.training_key(apply_overrides(settings, changes, "test"))
+    assert (key == trial.training_key(settings)) is same
