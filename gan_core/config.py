@@ -46,7 +46,9 @@ class DataSettings(Settings):
         None, description="SHA-256 of `archive`, 64 hexadecimal digits."
     )
     resolution: Side | tuple[Side, Side] = Field(
-        32, description="Height and width in pixels; one number means a square."
+        32,
+        description="Height and width in pixels; one number means a square. With networks of n "
+        "steps, multiples of 2^(n - 1), and at least 2^n.",
     )
     channels: Annotated[int, Field(ge=1, le=4)] = Field(
         3, description="1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."

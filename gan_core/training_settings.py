@@ -133,7 +133,11 @@ class TrainingSettings(Settings):
         description="Budget: thousands of real images shown to the discriminator. A raised budget "
         "continues a finished training.",
     )
-    batch_size: Annotated[int, Field(ge=2, le=65536)] = Field(64, description="Images a step.")
+    batch_size: Annotated[int, Field(ge=2, le=65536)] = Field(
+        64,
+        description="Images a step; a multiple of `processes` times `accumulation_steps`, and at "
+        "least twice that.",
+    )
     accumulation_steps: Annotated[int, Field(ge=1, le=1024)] = Field(
         1,
         description="Parts of a batch whose gradients are summed, one part in memory at a time.",
