@@ -7,8 +7,8 @@ of theirs.
 
 import os
 
-# More cost a training most of its speed beside other programs, and gain it little alone
-# (`benchmarks.thread_waiting`).
+# How often a thread looks before it sleeps. More costs a training most of its speed beside other
+# programs, and gains it little alone (`benchmarks.thread_waiting`).
 SPINS = "1000"
 SPIN_VARIABLE = "GOMP_SPINCOUNT"
 POLICY_VARIABLE = "OMP_WAIT_POLICY"

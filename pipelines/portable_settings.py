@@ -32,6 +32,8 @@ def _public_address(address: str) -> str:
     >>> _public_address("https://ann:secret@host:8080/faces.zip?token=secret")
     'https://host:8080/faces.zip'
     """
+    if "://" not in address:
+        return address  # below the mirror, wherever that is
     parts = urlsplit(address)
     if parts.scheme == "file":
         return Path(unquote(parts.path)).name

@@ -249,10 +249,8 @@ def scores_table(summary: dict[str, Any]) -> Table:
         if interval is None:
             continue
         numbers = ["not finite" if x is None else f"{x:.4g}" for x in (value, *interval)]
-        exact = value is not None and interval == [
-            value,
-            value,
-        ]  # it counts all the images, and estimates nothing
+        # What counts all the images estimates nothing.
+        exact = value is not None and interval == [value, value]
         bounds = "" if exact else f"{numbers[1]} to {numbers[2]}"
         table.add_row(name.replace("_", " "), numbers[0], bounds)
     return table

@@ -245,7 +245,7 @@ def test_what_leaves_this_machine_names_no_folder_of_it() -> None:
 @pytest.mark.parametrize(
     ("address", "public"),
     [
-        ("faces/faces.zip", "faces/faces.zip"),  # below the mirror, wherever that is
+        ("faces/faces #1.zip", "faces/faces #1.zip"),
         ("file:///home/me/my%20faces.zip", "my faces.zip"),
         ("https://host/faces.zip", "https://host/faces.zip"),
         ("https://ann:secret@host:81/faces.zip?token=secret#part", "https://host:81/faces.zip"),
