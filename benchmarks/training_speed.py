@@ -34,7 +34,7 @@ from benchmarks.common import (
 )
 from benchmarks.turns import Contestant, Turns, take_turns, use_two_threads
 from gan_core.data.image_set import open_image_set
-from gan_core.idle_threads import SPIN_VARIABLE, SPINS
+from gan_core.idle_threads import give_way_to_other_programs
 from gan_core.training.job import TrainingJob
 
 PIPELINES = ("mnist", "cifar10_20pct")
@@ -157,7 +157,6 @@ def measure(
         contestants[name] = Contestant(
             "benchmarks.training_speed",
             ["--contestant", name, "--folder", place / name],
-            {} if name.startswith("example") else {SPIN_VARIABLE: SPINS},
         )
     try:
         found = take_turns(contestants, seconds, rounds, warm_up_seconds)
@@ -190,6 +189,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="its folder (internal)")
     options = parser.parse_args()
     if options.contestant:
+        if not options.contestant.startswith("example"):
+            give_way_to_other_programs()
         job = TrainingJob.read(options.folder)
         turns = Turns(job.training.batch_size)
         CONTESTANTS[options.contestant](options.folder, job, turns)

@@ -2,12 +2,12 @@
 
 import sys
 
-from gan_core.idle_threads import let_idle_threads_sleep
+from gan_core.idle_threads import give_way_to_other_programs
 
 
 def main() -> None:
     """Run the command line; without its packages, say what brings them and exit with status 2."""
-    let_idle_threads_sleep()
+    give_way_to_other_programs()
     try:
         from pipelines.cli import main as command_line
     except ModuleNotFoundError as error:

@@ -5,9 +5,10 @@ that ends, must not end it before: the run would take its steps for crashed whil
 work. The steps hear of the signal themselves: Dagster sets their handlers anew.
 """
 
+import os
 import signal
 
-from gan_core.idle_threads import let_idle_threads_sleep
+from gan_core.idle_threads import give_way_to_other_programs
 
-let_idle_threads_sleep()  # before torch is imported, for all steps
+os.register_at_fork(after_in_child=give_way_to_other_programs)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

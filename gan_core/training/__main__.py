@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from gan_core.disk import is_disk_full
 from gan_core.errors import AlreadyTrainingError, FoundryError, OutOfMemoryError
-from gan_core.idle_threads import let_idle_threads_sleep
+from gan_core.idle_threads import give_way_to_other_programs
 from gan_core.training.job import (
     EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
@@ -108,7 +108,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    let_idle_threads_sleep()
+    give_way_to_other_programs()
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()

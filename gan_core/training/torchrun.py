@@ -24,6 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from gan_core.disk import is_disk_full
 from gan_core.errors import FoundryError, OutOfMemoryError
+from gan_core.idle_threads import give_way_to_other_programs
 from gan_core.training.job import (
     EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
@@ -136,6 +137,7 @@ def _train_as_one(folder_name: str, launcher: int) -> str | None:
     folder = Path(folder_name)
     job = TrainingJob.read(folder)
     should_stop = StopRequest(launcher)
+    give_way_to_other_programs()
     # Of kernels with one channel, whose strides are ambiguous; it only says that this is slower.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
