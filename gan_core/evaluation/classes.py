@@ -52,22 +52,24 @@ def divergence_estimate(classes: np.ndarray, real_shares: np.ndarray) -> Estimat
 def inception_score(logits: np.ndarray) -> Estimate:
     """exp(E KL(p(y|x) || p(y))) of a classifier's predictions (Salimans et al. 2016).
 
-    Over all samples at once, as torch-fidelity computes it with one split.
+    Over all samples at once, as torch-fidelity computes it with one split; importing that takes
+    longer than the computation.
 
     Args:
         logits: Shape (n, classes).
     """
-    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
-
-    tensor = torch.from_numpy(np.ascontiguousarray(logits))
-    value = isc_features_to_metric(tensor, splits=1)[KEY_METRIC_ISC_MEAN]
-    logs = tensor.double().log_softmax(1).numpy()
+    logs = torch.from_numpy(np.ascontiguousarray(logits)).double().log_softmax(1).numpy()
     probabilities = np.exp(logs)
-    counts = count_matrix(len(logits))
-    means = counts @ probabilities / len(logits)
-    negative_entropy = counts @ (probabilities * logs).sum(1) / len(logits)
-    of_means = (means * np.log(np.clip(means, 1e-300, None))).sum(1)
-    return estimate(value, np.exp(negative_entropy - of_means), least=1.0)
+    of_each = (probabilities * logs).sum(1)
+
+    def scores(counts: np.ndarray) -> np.ndarray:
+        means = counts @ probabilities / len(logits)
+        of_means = (means * np.log(np.clip(means, 1e-300, None))).sum(1)
+        found: np.ndarray = np.exp(counts @ of_each / len(logits) - of_means)
+        return found
+
+    once = np.ones((1, len(logits)))
+    return estimate(float(scores(once)[0]), scores(count_matrix(len(logits))), least=1.0)
 
 
 def _resampled_shares(classes: np.ndarray, count: int) -> np.ndarray:

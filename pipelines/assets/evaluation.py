@@ -167,5 +167,5 @@ EVALUATION = Stage(
     upstream=("generator", "feature_network", "training_images"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     checks=CHECKS,
-    version="7",
+    version="8",
 )

@@ -61,7 +61,7 @@ def run_statuses(home: Path) -> list[dg.DagsterRunStatus]:
     return [record.dagster_run.status for record in records]
 
 
-def test_a_killed_run_is_over_and_the_next_one_continues_it_to_the_same_weights(
+def test_a_killed_run_is_over_and_goes_on_to_the_same_weights_also_after_ctrl_c(
     start_run: StartRun, own_home: Path, tmp_path: Path
 ) -> None:
     killed = start_run()
@@ -73,10 +73,17 @@ def test_a_killed_run_is_over_and_the_next_one_continues_it_to_the_same_weights(
     )
     assert 0 < images_at_checkpoint(own_home) < KIMG * 1000
 
+    interrupted = start_run()
+    interrupt_when_it_trains(interrupted, interrupt_group, signal.SIGINT)
+
     again = start_run()
     assert again.wait() == 0, again.shown
     assert "✓ generator: done" in again.shown
-    assert run_statuses(own_home) == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
+    assert run_statuses(own_home) == [
+        dg.DagsterRunStatus.FAILURE,
+        dg.DagsterRunStatus.FAILURE,
+        dg.DagsterRunStatus.SUCCESS,
+    ]
 
     undisturbed = start_run(home=tmp_path / "undisturbed")
     assert undisturbed.wait() == 0, undisturbed.shown
@@ -109,6 +116,16 @@ def test_runs_at_once_train_one_after_the_other_and_waiting_costs_little(
     assert used_at_end - used_at_start < 0.25 * (end - start)
 
 
+@LONG_FORM
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_an_interrupted_run_says_so_leaves_no_trainer_and_can_be_continued(
+    number: int, start_run: StartRun
+) -> None:
+    interrupt_when_it_trains(start_run(), interrupt_process, number)
+    again = start_run()
+    assert again.wait() == 0, again.shown
+
+
 def interrupt_process(run: StartedRun, number: int) -> None:
     run.process.send_signal(number)
 
@@ -118,25 +135,14 @@ def interrupt_group(run: StartedRun, number: int) -> None:
     os.killpg(run.process.pid, number)
 
 
-@pytest.mark.parametrize(
-    ("interrupt", "number"),
-    [
-        pytest.param(interrupt_process, signal.SIGTERM, id="SIGTERM", marks=LONG_FORM),
-        pytest.param(interrupt_process, signal.SIGINT, id="SIGINT", marks=LONG_FORM),
-        pytest.param(interrupt_group, signal.SIGINT, id="Ctrl-C in a terminal"),
-    ],
-)
-def test_an_interrupted_run_says_so_leaves_no_trainer_and_can_be_continued(
-    interrupt: Callable[[StartedRun, int], None], number: int, start_run: StartRun, own_home: Path
+def interrupt_when_it_trains(
+    run: StartedRun, interrupt: Callable[[StartedRun, int], None], number: int
 ) -> None:
-    run = start_run()
+    """Interrupt a run whose training a person sees: it says so, and leaves a checkpoint alone."""
     wait_until(lambda: "img/s" in run.shown, "training that a person sees", 90)
     interrupt(run, number)
     assert run.wait(15) == 130, run.shown
     assert "interrupted" in run.shown.splitlines()[-1]
     assert "Traceback" not in run.shown
-    assert no_trainer_is_left(own_home)
-    assert 0 < images_at_checkpoint(own_home) < KIMG * 1000
-
-    again = start_run()
-    assert again.wait() == 0, again.shown
+    assert no_trainer_is_left(run.home)
+    assert 0 < images_at_checkpoint(run.home) < KIMG * 1000

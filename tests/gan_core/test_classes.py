@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -10,6 +13,7 @@ from gan_core.evaluation.classes import (
     divergence_estimate,
     inception_score,
 )
+from tests.conftest import PROJECT
 
 EVEN = np.full(10, 0.1)
 
@@ -65,3 +69,20 @@ def test_sure_and_even_predictions_score_the_number_of_classes_and_equal_ones_on
     assert inception_score(sure).value == pytest.approx(10.0, rel=1e-6)
     assert inception_score(np.repeat(sure[:1], 100, axis=0)).value == pytest.approx(1.0)
     assert inception_score(np.zeros((100, 10))).value == pytest.approx(1.0)
+
+
+SCORE = """
+import sys
+import numpy as np
+import gan_core.evaluation.page, gan_core.evaluation.report
+from gan_core.evaluation.classes import inception_score
+from gan_core.evaluation.kernel import kernel_distance
+inception_score(np.eye(10))
+kernel_distance(np.eye(10), np.eye(10))
+sys.exit("torch._dynamo" in sys.modules or "torchvision" in sys.modules)
+"""
+
+
+def test_to_score_images_loads_no_compiler() -> None:
+    program = [sys.executable, "-c", SCORE]
+    assert subprocess.run(program, cwd=PROJECT, check=False).returncode == 0
