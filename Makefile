@@ -4,7 +4,7 @@ PIPELINE ?= digits
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run ui install test lint chromium screenshots bench faults clean
+.PHONY: run ui install test test-parts lint chromium screenshots bench faults clean
 
 run: install  ## run a whole pipeline: make run PIPELINE=mnist
 	@$(BIN)/gan-foundry run $(PIPELINE)
@@ -20,12 +20,14 @@ LONGEST := tests/browser/test_pages.py tests/e2e/test_consumers.py tests/e2e/tes
   tests/faults/test_killed_run.py tests/faults/test_operation.py
 OF_WHOLE_RUNS := $(wildcard tests/browser/test_*.py tests/e2e/test_*.py tests/faults/test_*.py)
 
-test:  ## all that CI runs
-	@$(MAKE) --no-print-directory --jobs 2 lint chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
-	  tests/gan_core tests/pipelines tests/benchmarks
+test: .venv/installed-dev  ## all that CI runs
+	@$(MAKE) --no-print-directory --jobs 3 lint chromium test-parts
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	  $(LONGEST) $(filter-out $(LONGEST),$(OF_WHOLE_RUNS))
+
+test-parts: .venv/installed-dev  # those that start no whole pipeline
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+	  tests/gan_core tests/pipelines tests/benchmarks
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
