@@ -27,6 +27,7 @@ from gan_core.errors import FoundryError
 
 TRAIN, HELD_OUT = "train", "held_out"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")  # as Pillow calls them
 DECODE_ERRORS = (
     OSError,
     ValueError,
@@ -84,12 +85,23 @@ class SourceImage:
         """
         if isinstance(self.content, np.ndarray):
             return PIL.Image.fromarray(self.content)
-        image = PIL.Image.open(io.BytesIO(self.content))
+        image = _open(self.content)
         image.load()
         try:
             return PIL.ImageOps.exif_transpose(image)
         except DAMAGED_EXIF:
             return image  # the picture is whole; which way was up is not known
+
+
+def _open(content: bytes) -> PIL.Image.Image:
+    """The picture in a file, not decoded yet.
+
+    Those that it should be are tried first: Pillow tries forty before it comes to WebP.
+    """
+    try:
+        return PIL.Image.open(io.BytesIO(content), formats=IMAGE_FORMATS)
+    except PIL.UnidentifiedImageError:
+        return PIL.Image.open(io.BytesIO(content))  # its name is that of another format
 
 
 class Source(ABC):

@@ -341,6 +341,11 @@ def test_a_file_that_is_no_zip_is_an_error(tmp_path: Path) -> None:
         read(tmp_path / "faces.zip", tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
+def test_what_is_in_a_file_counts_and_not_its_name(kind: str) -> None:
+    assert decoded(encoded(PIL.Image.new("RGB", (8, 4)), kind)).size == (8, 4)
+
+
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"], ids=lambda mode: mode
 )
