@@ -17,7 +17,7 @@ install: .venv/installed  ## make .venv and install the program
 # Two tests at a time, each on one core. The longest begin first; the second makes the run that
 # others look at.
 LONGEST := tests/browser/test_pages.py tests/e2e/test_consumers.py tests/e2e/test_mirror.py \
-  tests/faults/test_killed_run.py
+  tests/faults/test_killed_run.py tests/faults/test_operation.py
 OF_WHOLE_RUNS := $(wildcard tests/browser/test_*.py tests/e2e/test_*.py tests/faults/test_*.py)
 
 test: .venv/installed-dev  ## all that CI runs

@@ -21,13 +21,11 @@ from tests.gan_core.trainings import wait_until
 from tests.pipelines.tiny_pipeline import tiny_settings, write_stripes
 from tests.running_ui import RunningUi
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        os.environ.get("GAN_FOUNDRY_FAULTS") != "long", reason="left to `make faults`"
-    ),
-]
+pytestmark = pytest.mark.slow
 
+LONG_FORM = pytest.mark.skipif(
+    os.environ.get("GAN_FOUNDRY_FAULTS") != "long", reason="left to `make faults`"
+)
 KIMG = 24
 SETTINGS = {
     "training.kimg": KIMG,
@@ -174,6 +172,7 @@ def test_after_the_machine_was_switched_off_the_run_is_over_and_its_training_goe
     assert 0 < before < KIMG * 1000
 
 
+@LONG_FORM
 def test_a_killed_run_worker_is_noticed_and_the_run_started_again(operated: Operated) -> None:
     operated.launch()
     trainer = operated.wait_for_training()
@@ -188,6 +187,7 @@ def test_a_killed_run_worker_is_noticed_and_the_run_started_again(operated: Oper
     assert_trained_once(operated)
 
 
+@LONG_FORM
 @pytest.mark.parametrize("killed", ["step", "trainer"])
 def test_a_killed_step_or_trainer_is_started_again_within_its_run(
     operated: Operated, killed: str
@@ -202,6 +202,7 @@ def test_a_killed_step_or_trainer_is_started_again_within_its_run(
     assert_trained_once(operated)
 
 
+@LONG_FORM
 def test_a_killed_daemon_is_started_again_and_no_run_stays_started(operated: Operated) -> None:
     operated.launch()
     operated.wait_for_training()
@@ -216,6 +217,7 @@ def test_a_killed_daemon_is_started_again_and_no_run_stays_started(operated: Ope
     assert operated.statuses()[-1] == dg.DagsterRunStatus.SUCCESS
 
 
+@LONG_FORM
 def test_a_run_that_outlives_its_longest_time_is_ended_and_not_started_again(
     operated: Operated,
 ) -> None:
@@ -230,6 +232,7 @@ def test_a_run_that_outlives_its_longest_time_is_ended_and_not_started_again(
     assert len(operated.runs()) == 1
 
 
+@LONG_FORM
 def test_cancelling_ends_the_trainer_within_ten_seconds_with_a_checkpoint(
     operated: Operated,
 ) -> None:
@@ -265,6 +268,7 @@ class Copy:
             (definitions / name / "defs.yaml").write_text(yaml.safe_dump(content))
 
 
+@LONG_FORM
 def test_four_pipelines_started_at_once_train_one_after_the_other_and_all_finish(
     tmp_path: Path, own_home: Path
 ) -> None:
