@@ -114,7 +114,7 @@ def ui(port: int, mlflow_port: int, read_only: bool) -> None:
 @click.option(
     "--timeout-minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Stop then, with a checkpoint; running again goes on.",
+    help="Stop the trial that trains then, with a checkpoint; running again goes on.",
 )
 @click.option(
     "--set",

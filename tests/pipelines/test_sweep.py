@@ -371,6 +371,24 @@ def test_when_the_time_is_up_the_trial_is_stopped_and_the_next_call_goes_on(
     assert trainings.rates[1] == trainings.rates[2]
 
 
+def test_what_trials_need_is_made_whole_though_it_takes_all_the_time(
+    run_sweep: Sweep, prepared: Prepared, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = scripted(falling(5))
+    clock = SimpleNamespace(seconds=0.0)
+
+    def materialize(*_: object) -> SimpleNamespace:
+        clock.seconds += 120.0
+        return SimpleNamespace(metadata=prepared.stages)
+
+    monkeypatch.setattr(sweep, "materialize", materialize)
+    for module in (sweep, trial):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    assert "0 of 1 trials when the time was up" in run_sweep(1, timeout_minutes=1).sentence
+    assert trainings.jobs == []
+    assert [found.distance for found in run_sweep(1, timeout_minutes=3).records] == [5]
+
+
 def test_when_the_time_is_up_nobody_waits_for_the_device_any_longer(
     run_sweep: Sweep, scripted: Scripted
 ) -> None:
