@@ -8,6 +8,20 @@ from typing import Any
 
 from benchmarks.machine import RESULTS
 
+# Measurements of training_speed on Xeons with AMX, and which step they are of.
+AMX_MEASUREMENTS = {
+    "amx": "products for small images",
+    "amx_one_pass_first": "one pass",
+    "amx_one_pass": "one pass",
+    "amx_one_pass_last": "one pass",
+    "amx_idle_threads": "idle threads always sleep",
+    "amx_asleep": "idle threads always sleep",
+    "amx_give_way": "they sleep beside others",
+    "amx_long_turns": "they sleep beside others",
+    "amx_later": "they sleep beside others",
+    "amx_mnist": "they sleep beside others",
+}
+
 
 def recipes() -> list[str]:
     """A row for each variant: means over the seeds, and the extremes of the distance."""
@@ -45,6 +59,29 @@ def training_speed() -> list[str]:
             numbers = (f"{values[key]:{form}}" for key in ("median", "least", "most"))
             lines.append(f"| {name} | {' | '.join(numbers)} |")
         lines.append("")
+    return lines
+
+
+def training_speed_amx() -> list[str]:
+    """The ratios of every measurement with AMX, in the order of their time."""
+    ratios = ("training / example", "training / bare_passes", "bare_engine / bare_passes")
+    lines = [
+        f"| measurement | of | pipeline | rounds | {' | '.join(ratios)} |",
+        "|---" * (len(ratios) + 4) + "|",
+    ]
+    for name, state in AMX_MEASUREMENTS.items():
+        found = _result(f"training_speed_{name}")
+        for pipeline, measured in found["pipelines"].items():
+            rounds = len(measured["images_per_second"]["example"]["rounds"])
+            cells = (
+                f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f}); "
+                f"{ratio['all_rounds_together']:.2f}"
+                for ratio in (measured["ratios"][ratio] for ratio in ratios)
+            )
+            lines.append(
+                f"| `{name}` | {state} | {pipeline} | {rounds} of {found['seconds_a_turn']:g} s | "
+                f"{' | '.join(cells)} |"
+            )
     return lines
 
 
