@@ -86,6 +86,11 @@ def store_folder() -> Path:
     return home() / "store"
 
 
+def reproduction_folder(model: str, version: int) -> Path:
+    """Where a version is trained again; it is there while that goes on, or was interrupted."""
+    return home() / "reproductions" / f"{model}-{version}"
+
+
 def mlflow_folder() -> Path:
     """MLflow's database and artifacts, unless `MLFLOW_TRACKING_URI` points elsewhere."""
     return home() / "mlflow"

@@ -47,6 +47,7 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+REMOVED_SUFFIX = ".removed"  # of a folder whose removal was cut off
 MEASURED_STAGE = "real_images"  # made beside the assets; its newest folders stay
 
 
@@ -61,7 +62,7 @@ class Plan:
         logged_models: Their files in MLflow, by identifier.
         mlflow_runs: Identifiers.
         dagster_runs: Identifiers.
-        folders: Of stages, and unfinished work.
+        folders: Of stages, unfinished work, and interrupted reproductions.
         freed_bytes: On this machine's disk.
     """
 
@@ -189,6 +190,7 @@ def _plan(
         folders |= _data_versions(instance, run.run_id)
     folders |= {data_version(event) for event in latest}
     plan.folders = _old_folders(home.store_folder() / pipeline, folders, keep)
+    plan.folders += _old_reproductions(pipeline, {version.version for version in staying})
 
     if client is not None:
         _plan_mlflow(client, plan, staying, folders, keep)
@@ -423,11 +425,21 @@ def _old_folders(store: Path, wanted: set[str | None], keep: int) -> list[Path]:
     return found
 
 
+def _old_reproductions(model: str, staying: set[int]) -> list[Path]:
+    """Folders of interrupted reproductions that cannot go on: their versions are gone, or go."""
+    found: list[Path] = []
+    for path in sorted(home.reproduction_folder(model, 0).parent.glob(f"{model}-*/")):
+        version = path.name.removeprefix(f"{model}-").removesuffix(REMOVED_SUFFIX)
+        if version.isdecimal() and int(version) not in staying:
+            found.append(path)
+    return found
+
+
 def _remove(folder: Path) -> None:
-    """Remove a stage's folder at once and whole; one that somebody works in stays."""
+    """Remove a folder of work at once and whole; one that somebody works in stays."""
     lock = folder.with_name(folder.name.removesuffix(".partial") + ".lock")
     with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock, timeout=0):
-        going = folder.with_name(f"{folder.name}.removed")
+        going = folder.with_name(f"{folder.name}{REMOVED_SUFFIX}")
         try:
             folder.rename(going)
             shutil.rmtree(going)

@@ -27,7 +27,6 @@ from pipelines.run import PipelineRun, RunInterruptedError, materialize
 from pipelines.start_weights import REGISTRY_VARIABLE
 
 STAGES = ("raw_images", "training_images", "feature_network", "generator")
-FOLDER = "reproductions"
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def reproduce(model: str, number: int, images: Path | None = None) -> Reproducti
         settings = _recorded_settings(version, images)
     start = time.monotonic()
     try:
-        with _own_home(f"{model}-{number}", settings.training):
+        with _own_home(version, settings.training):
             run = _train_again(version, settings)
     except RunInterruptedError:
         raise RunInterruptedError(
@@ -205,15 +204,16 @@ def _train_again(version: RegisteredVersion, settings: PipelineSettings) -> Pipe
 
 
 @contextlib.contextmanager
-def _own_home(name: str, training: TrainingSettings) -> Iterator[None]:
+def _own_home(version: RegisteredVersion, training: TrainingSettings) -> Iterator[None]:
     """Let everything be written below a folder of its own; on an error it stays, to go on from."""
-    folder = home.home() / FOLDER / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home.reproduction_folder(version.model, version.version)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (
-            filelock.FileLock(folder / "lock", timeout=0),
+            filelock.FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0),
             devices_to_oneself(training.device, training.processes, _wait),
         ):
+            folder.mkdir(exist_ok=True)
             # Each attempt that ended well has had another name: MLflow keeps databases open.
             left = sorted(path for path in folder.iterdir() if path.is_dir())
             place = left[0] if left else Path(tempfile.mkdtemp(dir=folder))
@@ -224,10 +224,10 @@ def _own_home(name: str, training: TrainingSettings) -> Iterator[None]:
             }
             with environment(own):
                 yield
-            shutil.rmtree(place)
+            shutil.rmtree(folder)
     except filelock.Timeout as error:
         raise FoundryError(
-            f"{name} is being reproduced by another process; wait for it."
+            f"{version.name} is being reproduced by another process; wait for it."
         ) from error
 
 

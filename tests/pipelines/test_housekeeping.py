@@ -16,7 +16,7 @@ from gan_core.errors import FoundryError
 from gan_core.generator import load_generator
 from pipelines import housekeeping, ledger, promotion, registry, tracking
 from pipelines.cli import main
-from pipelines.home import store_folder
+from pipelines.home import reproduction_folder, store_folder
 from pipelines.housekeeping import Collection, Plan, collect, kept_versions
 from pipelines.instance import open_quiet_instance
 from pipelines.sweep import place
@@ -116,6 +116,9 @@ def test_gc_leaves_what_aliases_and_the_newest_need_and_nothing_else(
         for version in registry.versions(client, "stripes")
     }
     expected = load_generator("models:/stripes@champion").sample(4, seed=7)
+    interrupted = {version: reproduction_folder("stripes", version) for version in (1, 3, 5)}
+    for folder in (*interrupted.values(), reproduction_folder("stripes-3", 3)):
+        (folder / "attempt").mkdir(parents=True)
     found = collect(1, dry_run=False)
     assert found.left is None
 
@@ -141,6 +144,12 @@ def test_gc_leaves_what_aliases_and_the_newest_need_and_nothing_else(
     }.items():
         folders = [path for path in (home / "store/stripes" / stage).iterdir() if path.is_dir()]
         assert len(folders) == count, stage
+    others = reproduction_folder("stripes-3", 3)
+    assert {path for path in others.parent.iterdir() if path.is_dir()} == {
+        interrupted[1],
+        interrupted[5],
+        others,
+    }
 
     again = collect(1, dry_run=False)
     plan = plan_of_stripes(again)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from click.testing import CliRunner
 
@@ -15,7 +16,7 @@ from gan_core.errors import FoundryError
 from gan_core.generator import REGISTERED_FOLDER
 from pipelines import home, registry, reproduction, tracking
 from pipelines.cli import main
-from pipelines.reproduction import FOLDER, reproduce
+from pipelines.reproduction import reproduce
 from pipelines.run import RunInterruptedError
 from tests.pipelines.models import MODEL, register_versions
 from tests.pipelines.tiny_pipeline import (
@@ -65,7 +66,7 @@ def test_the_same_bits_come_of_what_the_registry_recorded(
     assert found["frechet_distance"] == pytest.approx(found["registered_frechet_distance"])
     assert "the weights are the same bits" in result.stderr
     # Nothing of it stays, and the model is as it was.
-    assert {path.name for path in (home.home() / FOLDER / "stripes-1").iterdir()} == {"lock"}
+    assert not home.reproduction_folder("stripes", 1).exists()
     assert len(registry.versions(tracking.connect(), "stripes")) == 1
 
 
@@ -186,3 +187,16 @@ def test_an_interrupted_reproduction_says_how_it_goes_on(
     monkeypatch.setattr(reproduction, "_train_again", interrupted)
     with pytest.raises(RunInterruptedError, match=r"`gan-foundry reproduce stripes 1` again goes"):
         reproduce("stripes", 1, images)
+
+
+def test_a_version_is_reproduced_by_one_process_at_a_time(
+    pipeline: TinyPipeline, images: Path
+) -> None:
+    folder = home.reproduction_folder("stripes", 1)
+    folder.parent.mkdir()
+    with (
+        filelock.FileLock(f"{folder}.lock"),
+        pytest.raises(FoundryError, match=r"stripes version 1 is being reproduced by another"),
+    ):
+        reproduce("stripes", 1, images)
+    assert not folder.exists()
