@@ -112,6 +112,19 @@ class Operated:
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.ui.process.pid).children(recursive=True)
 
+    def steps(self) -> list[psutil.Process]:
+        """The processes of the stages that are under way; each is forked from a run's server."""
+        servers = [one for one in self.family() if "forkserver" in " ".join(one.cmdline())]
+        return [one for one in servers if one.ppid() in {server.pid for server in servers}]
+
+    def materialized(self, run: dg.DagsterRun) -> list[str]:
+        """Names of the stages that a run did."""
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            events = instance.all_logs(run.run_id, of_type=kind)
+        made = [event.asset_materialization for event in events]
+        return [one.asset_key.path[-1] for one in made if one is not None]
+
     def journal(self) -> list[dict[str, Any]]:
         """Of the only generator."""
         (journal,) = self.home.glob("store/digits/generator/*/journal.jsonl")
@@ -200,6 +213,27 @@ def test_a_killed_step_or_trainer_is_started_again_within_its_run(
     wait_until(lambda: operated.statuses()[0] in ENDED, "the run's end", 180)
     assert operated.statuses() == [dg.DagsterRunStatus.SUCCESS]
     assert_trained_once(operated)
+
+
+@LONG_FORM
+def test_a_killed_step_of_another_stage_is_started_again_in_another_run_behind_what_was_done(
+    operated: Operated,
+) -> None:
+    operated.launch(feature_network__epochs=100)
+    wait_until(
+        lambda: list(operated.home.glob("store/digits/feature_network/*.partial")),
+        "the stage feature_network",
+        120,
+    )
+    (step,) = operated.steps()
+    step.kill()
+    wait_until(
+        lambda: operated.statuses()[1:] == [dg.DagsterRunStatus.SUCCESS], "the second attempt", 240
+    )
+    first, second = operated.runs()
+    assert first.status == dg.DagsterRunStatus.FAILURE
+    assert operated.materialized(first) == ["raw_images", "training_images"]
+    assert operated.materialized(second) == ["feature_network", "generator"]
 
 
 @LONG_FORM
