@@ -1,13 +1,18 @@
 """The program `gan-foundry`, which is also installed where the command line's packages are not."""
 
+import gc
 import sys
 
 from gan_core.idle_threads import give_way_to_other_programs
+
+# Of new objects, before Python looks for garbage: Dagster, MLflow and PyTorch make many that stay.
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def main() -> None:
     """Run the command line; without its packages, say what brings them and exit with status 2."""
     give_way_to_other_programs()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
         from pipelines.cli import main as command_line
     except ModuleNotFoundError as error:

@@ -1,5 +1,6 @@
 """What tests share: small prepared images, homes of their own, and the mirror where it exists."""
 
+import gc
 import os
 import shutil
 import signal
@@ -16,6 +17,8 @@ from gan_core.training_settings import TrainingSettings
 
 PROJECT = Path(__file__).resolve().parents[1]
 MIRROR = PROJECT.parent / "shared" / "data"
+
+gc.set_threshold(50_000)  # as the program does: a twentieth of the time of the pipelines' tests
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job,
     signal.signal(signal.SIGINT, signal.default_int_handler)  # and all that tests start would too
