@@ -9,7 +9,10 @@ in every step:
   evaluations while training are in its time;
 - `bare_engine`: our step on our batches, with nothing written and nothing measured;
 - `bare_passes`: the forward and backward passes of our step at the same precision on one batch that
-  stays where it is: no optimiser, no data, no weight average.
+  stays where it is: no optimiser, no data, no weight average;
+- `usual_passes`: those of the example in the same place: the discriminator judges the real, the
+  generated and, for the generator, again the generated images, and each of these passes takes the
+  gradients of its weights.
 
 Each is a process of its own that warms up and then takes its turns while the others wait; who
 begins moves on from round to round. Ratios are taken within a round; medians and extremes of the
@@ -45,6 +48,10 @@ RATIOS = (
     ("training", "bare_passes"),
     ("bare_engine_r1", "bare_passes_r1"),
     ("training_r1", "bare_passes_r1"),
+    ("bare_engine", "usual_passes"),
+    ("training", "usual_passes"),
+    ("bare_engine_r1", "usual_passes_r1"),
+    ("training_r1", "usual_passes_r1"),
 )
 ENDLESS_KIMG = 1e6
 PENALTY = "_r1"
@@ -83,51 +90,87 @@ def bare_engine(_: Path, job: TrainingJob, turns: Turns) -> None:
         shown += job.training.batch_size
 
 
+class Resident:
+    """Networks, and one batch that stays where it is: what passes alone need."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        import torch
+
+        from gan_core.training.batches import ImageBatches
+        from gan_core.training.memory import keep_freed_memory
+        from gan_core.training.trainer import Trainer
+
+        use_two_threads()
+        keep_freed_memory()
+        settings, images = job.training, open_image_set(job.image_set)
+        game = Trainer(job, images).game
+        self.generator, self.discriminator = game.generator, game.discriminator
+        batches = ImageBatches(images.train, settings.seed, torch.device(job.device))
+        self.real, self.labels = batches(0, settings.batch_size)
+        self.real.requires_grad_(settings.r1_gamma > 0)
+        self.latents = torch.randn(settings.batch_size, job.network.latent_dim)
+        self.precision = torch.autocast("cpu", torch.bfloat16, enabled=job.precision == "bf16")
+
+
 def bare_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
     import torch
     import torch.nn.functional as F
 
     from gan_core.losses import squared_slopes
-    from gan_core.training.batches import ImageBatches
-    from gan_core.training.memory import keep_freed_memory
-    from gan_core.training.trainer import Trainer
 
-    use_two_threads()
-    keep_freed_memory()
-    settings, images = job.training, open_image_set(job.image_set)
-    game = Trainer(job, images).game
-    generator, discriminator = game.generator, game.discriminator
-    batches = ImageBatches(images.train, settings.seed, torch.device(job.device))
-    real, labels = batches(0, settings.batch_size)
-    penalized = settings.r1_gamma > 0
-    real.requires_grad_(penalized)
-    latents = torch.randn(settings.batch_size, job.network.latent_dim)
-    bf16 = torch.autocast("cpu", torch.bfloat16, enabled=job.precision == "bf16")
+    its = Resident(job)
+    r1_gamma = job.training.r1_gamma
     while not turns():
-        generator.zero_grad()
-        discriminator.zero_grad()
-        with bf16:
-            fake = generator(latents, labels)
-            if penalized:  # as in our step: apart, where only one of them has a penalty
-                real_logits = discriminator(real, labels).float()
-                fake_logits = discriminator(fake.detach(), labels).float()
+        its.generator.zero_grad()
+        its.discriminator.zero_grad()
+        with its.precision:
+            fake = its.generator(its.latents, its.labels)
+            if r1_gamma:  # as in our step: apart, where only one of them has a penalty
+                real_logits = its.discriminator(its.real, its.labels).float()
+                fake_logits = its.discriminator(fake.detach(), its.labels).float()
             else:
-                both = torch.cat([real, fake.detach()])
-                real_logits, fake_logits = discriminator(both, labels.repeat(2)).float().chunk(2)
+                both = torch.cat([its.real, fake.detach()])
+                logits = its.discriminator(both, its.labels.repeat(2)).float()
+                real_logits, fake_logits = logits.chunk(2)
         loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-        if penalized:
-            loss = loss + 0.5 * settings.r1_gamma * squared_slopes(real, real_logits).mean()
+        if r1_gamma:
+            loss = loss + 0.5 * r1_gamma * squared_slopes(its.real, real_logits).mean()
         loss.backward()
-        discriminator.requires_grad_(False)
-        with bf16:
-            logits = discriminator(fake, labels).float()
+        its.discriminator.requires_grad_(False)
+        with its.precision:
+            logits = its.discriminator(fake, its.labels).float()
         F.softplus(-logits).mean().backward()
-        discriminator.requires_grad_(True)
+        its.discriminator.requires_grad_(True)
+
+
+def usual_passes(_: Path, job: TrainingJob, turns: Turns) -> None:
+    import torch.nn.functional as F
+
+    from gan_core.losses import squared_slopes
+
+    its = Resident(job)
+    r1_gamma = job.training.r1_gamma
+    while not turns():
+        its.discriminator.zero_grad()
+        with its.precision:
+            logits = its.discriminator(its.real, its.labels).float()
+        loss = F.softplus(-logits).mean()
+        if r1_gamma:
+            loss = loss + 0.5 * r1_gamma * squared_slopes(its.real, logits).mean()
+        loss.backward()
+        with its.precision:
+            fake = its.generator(its.latents, its.labels)
+            logits = its.discriminator(fake.detach(), its.labels).float()
+        F.softplus(logits).mean().backward()
+        its.generator.zero_grad()
+        with its.precision:
+            logits = its.discriminator(fake, its.labels).float()
+        F.softplus(-logits).mean().backward()
 
 
 CONTESTANTS = {
     function.__name__ + penalty: function
-    for function in (example, training, bare_engine, bare_passes)
+    for function in (example, training, bare_engine, bare_passes, usual_passes)
     for penalty in ("", PENALTY)
 }
 

@@ -14,6 +14,7 @@ from tests.conftest import PROJECT
         (tables.recipes, "recipes"),
         (tables.training_speed, "performance"),
         (tables.training_speed_amx, "performance"),
+        (tables.usual_passes, "performance"),
         (tables.kernel_limits, "performance"),
         (tables.weight_gradients, "performance"),
         (tables.thread_waiting, "performance"),
