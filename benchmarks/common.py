@@ -23,6 +23,7 @@ from benchmarks.machine import write_result
 from gan_core.config import DataSettings, PipelineSettings, apply_overrides, fingerprint
 from gan_core.data.image_set import ImageSet, open_image_set
 from gan_core.device import choose_precision
+from gan_core.evaluation.evaluator import Evaluator
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
 from gan_core.evaluation.real_images import (
     Networks,
@@ -31,7 +32,7 @@ from gan_core.evaluation.real_images import (
     real_images_key,
 )
 from gan_core.evaluation.reference import Reference
-from gan_core.evaluation.report import Evaluation, Evaluator
+from gan_core.evaluation.report import Evaluation
 from gan_core.evaluation_settings import EvaluationSettings
 from gan_core.training.job import JOURNAL_FILE, TrainingJob
 from gan_core.training.journal import read_journal

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import common
 from gan_core.data.image_set import open_image_set
+from gan_core.evaluation.evaluator import Evaluator
 from gan_core.evaluation.feature_network import FeatureNetwork
-from gan_core.evaluation.report import Evaluator
 from gan_core.generator import GeneratorConfig, ReleasedGenerator
 from gan_core.networks import build_generator
 

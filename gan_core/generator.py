@@ -19,9 +19,8 @@ from safetensors import SafetensorError
 from .config import NetworkSettings
 from .errors import FoundryError, UnreadableGeneratorError
 from .networks import build_generator
+from .released_files import CONFIG_FILE, WEIGHTS_FILE
 
-WEIGHTS_FILE = "generator.safetensors"
-CONFIG_FILE = "config.json"
 REGISTERED_FOLDER = "data/generator"  # where MLflow puts them within a registered model
 
 # Images are always computed in groups of this size, and the last group is filled up: a convolution

@@ -1,13 +1,15 @@
 """Export of generated images: PNG files, one grid, and an `.npz` that reproduces them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gan_core.errors import FoundryError
-from gan_core.generator import ReleasedGenerator
 from gan_core.image_grid import display_scale, grid_columns, make_grid, save_png, to_picture
-from gan_core.interpolation import walk
+
+if TYPE_CHECKING:
+    from gan_core.generator import ReleasedGenerator
 
 GRID_FILE = "grid.png"
 ARCHIVE_FILE = "samples.npz"
@@ -21,7 +23,7 @@ ANIMATION_PIXELS = 320
 
 
 def export_samples(
-    generator: ReleasedGenerator, count: int, seed: int, truncation: float, folder: Path
+    generator: "ReleasedGenerator", count: int, seed: int, truncation: float, folder: Path
 ) -> np.ndarray:
     """Write `count` images as PNG, a grid of up to a hundred, and an archive with their latents.
 
@@ -53,13 +55,15 @@ def export_samples(
 
 
 def export_animation(
-    generator: ReleasedGenerator, stops: int, seed: int, truncation: float, path: Path
+    generator: "ReleasedGenerator", stops: int, seed: int, truncation: float, path: Path
 ) -> None:
     """Write a walk through `stops` latents, and back to the first, as an endless GIF.
 
     Raises:
         FoundryError: There are not at least two stops.
     """
+    from gan_core.interpolation import walk
+
     check_stops(stops)
     frames = list(walk(generator, stops, FRAMES_PER_LEG, seed, truncation))
     scale = display_scale(frames[0], ANIMATION_PIXELS)

@@ -8,9 +8,9 @@ from pathlib import Path
 from gan_core.config import PipelineSettings
 from gan_core.data.image_set import open_image_set
 from gan_core.errors import FoundryError
+from gan_core.evaluation.evaluator import Evaluator
 from gan_core.evaluation.feature_network import FeatureNetwork
 from gan_core.evaluation.real_images import Networks, RealImages, real_images_key
-from gan_core.evaluation.report import Evaluator
 from pipelines.home import store_folder
 from pipelines.store import open_stage, stage_path
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from gan_core.config import PipelineSettings, flat_settings
-from gan_core.evaluation.page import number_rows
 from gan_core.evaluation.report import Evaluation
 
 
@@ -26,7 +25,7 @@ def model_card(
     recipe = "\n".join(f"| `{key}` | {value} |" for key, value in flat_settings(settings).items())
     numbers = "\n".join(
         f"| {row['name']} | {row['value']} | {row['interval']} | {row['floor']} |"
-        for row in number_rows(evaluation)
+        for row in evaluation.number_rows()
     )
     checks = "\n".join(
         f"- {check.name}: {'passed' if check.passed else 'FAILED'}. {check.message}"

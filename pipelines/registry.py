@@ -52,6 +52,7 @@ CARRIED_FILES = (
     "networks/resnet.py",
     "notification_settings.py",
     "operation_settings.py",
+    "released_files.py",
     "serving.py",
     "settings_base.py",
     "sweep_settings.py",

@@ -86,6 +86,7 @@ class PipelineRun:
                 "archive": samples["archive"],
                 "count": samples["count"],
             },
+            "reused": [stage for stage, values in self.metadata.items() if values["reused"]],
             "seconds": {
                 **{stage: values["seconds"] for stage, values in self.metadata.items()},
                 "total": self.seconds,

@@ -100,7 +100,8 @@ def fetch_start(
     if (training / JOB_FILE).exists() and TrainingJob.read(training).start_sha256 is None:
         return None  # an earlier attempt has begun with random weights
     from gan_core.data.hashing import file_sha256
-    from gan_core.generator import WEIGHTS_FILE, load_generator
+    from gan_core.generator import load_generator
+    from gan_core.released_files import WEIGHTS_FILE
     from pipelines import tracking
 
     with (

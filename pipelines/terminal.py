@@ -121,6 +121,11 @@ def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     coverage = evaluation["class_coverage"]
     failed = [f"{c['name']}: {c['message']}" for c in evaluation["checks"] if not c["passed"]]
     model = summary["model"]
+    training = (
+        "nothing was trained"
+        if "generator" in summary["reused"]
+        else f"of which training {stages['generator']:.0f} s"
+    )
     named = model if summary["alias"] == "champion" else f"{model}/{summary['version']}"
     return [
         (
@@ -134,7 +139,7 @@ def result_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("sample grid", summary["samples"]["grid"]),
         ("registered", f"{model} version {summary['version']} ({summary['alias']})"),
         ("decision", summary["decision"]),
-        ("time", f"{stages['total']:.0f} s, of which training {stages['generator']:.0f} s"),
+        ("time", f"{stages['total']:.0f} s, {training}"),
         ("next", f"{program()} sample {named} -n 64 --seed 7 --out samples"),
         ("", f"{program()} ui"),
     ]

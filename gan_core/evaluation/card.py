@@ -4,12 +4,14 @@ A number without its card means nothing, and numbers whose cards differ are neve
 """
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from gan_core.errors import FoundryError
-from gan_core.evaluation.feature_network import FeatureNetwork
+
+if TYPE_CHECKING:
+    from gan_core.evaluation.feature_network import FeatureNetwork
 
 LIBRARIES = ("numpy", "torch", "torch-fidelity")
 
@@ -70,7 +72,7 @@ class MetricCard(BaseModel):
         )
 
 
-def describe_network(network: FeatureNetwork) -> dict[str, Any]:
+def describe_network(network: "FeatureNetwork") -> dict[str, Any]:
     """The network's part of a card."""
     config = network.config
     return {

@@ -5,8 +5,8 @@ from pydantic import BaseModel, ConfigDict
 
 from gan_core.evaluation.card import MetricCard
 from gan_core.evaluation.estimate import Estimate, estimate
+from gan_core.evaluation.evaluator import Evaluator
 from gan_core.evaluation.frechet import distance_replicates, fit_gaussian, frechet_distance
-from gan_core.evaluation.report import Evaluator
 from gan_core.generator import ReleasedGenerator
 
 

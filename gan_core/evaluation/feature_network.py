@@ -5,9 +5,7 @@ same network as it was initialised, which knows nothing of any domain, in the ma
 et al. 2020); `inception` is the network of the published FID numbers (`inception.py`).
 """
 
-import hashlib
 import itertools
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,18 +16,21 @@ import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.inception import InceptionNet, find_weights
+from gan_core.evaluation.network_config import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    FeatureNetworkConfig,
+    hash_weights,
+)
 from gan_core.evaluation_settings import FeatureNetworkSettings
 from gan_core.optimizer import Adam
 
-WEIGHTS_FILE = "feature_network.safetensors"
 INCEPTION_WEIGHTS_FILE = "inception.pth"
-CONFIG_FILE = "feature_network.json"
 CPU_BATCH_IMAGES = 256  # larger ones leave the processor's cache and are slower
 CPU_BATCH_PIXELS = CPU_BATCH_IMAGES * 128 * 128  # of larger images so many less, for the memory
 GPU_BATCH_IMAGES = 8192  # halved until it fits
@@ -67,41 +68,6 @@ class Features:
         """The likeliest class of each image, int64, shape (n,)."""
         found: np.ndarray = self.logits.argmax(1)
         return found
-
-
-class FeatureNetworkConfig(BaseModel):
-    """What a feature network is, and how it came about.
-
-    Attributes:
-        kind: `classifier`, `random` or `inception`.
-        feature_dim: Dimensions of the feature space.
-        shape: Height and width in pixels, and channels, of its input.
-        classes: Classes of the image set that it tells apart; 0 if it was not trained on them.
-        trained_on_sha256: Hash of the image set whose training split it learned from.
-        held_out_accuracy: Share of held-out images it classifies rightly; None if it does not.
-        seed: Of initialisation and training; None for `inception`.
-        weights_sha256: Of the published file of weights; `inception` only.
-        resize: What it does to the images first.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: str
-    feature_dim: int
-    shape: tuple[int, int, int]
-    classes: int
-    trained_on_sha256: str | None
-    held_out_accuracy: float | None
-    seed: int | None
-    weights_sha256: str | None = None
-    resize: str = "none"
-
-    @property
-    def name(self) -> str:
-        """For people; a random network is always named so."""
-        if self.kind == "random":
-            return f"random R{self.feature_dim} (seed {self.seed})"
-        return "inception-2015-12-05" if self.kind == "inception" else self.kind
 
 
 class _Net(nn.Module):
@@ -150,11 +116,8 @@ class FeatureNetwork:
         """Hash of the weights; of their published file, where there is one."""
         if self.config.weights_sha256:
             return self.config.weights_sha256
-        digest = hashlib.sha256()
-        for name, value in sorted(self._net.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        state = self._net.state_dict()
+        return hash_weights({name: value.cpu().numpy() for name, value in state.items()})
 
     def __call__(self, images: np.ndarray) -> Features:
         """Features of images, computed in fp32 whatever the machine offers.
@@ -208,7 +171,7 @@ class FeatureNetwork:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
         """Read what `save` wrote."""
-        config = FeatureNetworkConfig(**json.loads((folder / CONFIG_FILE).read_text()))
+        config = FeatureNetworkConfig.read(folder)
         net: nn.Module
         if config.kind == "inception":
             assert config.weights_sha256 is not None  # noqa: S101

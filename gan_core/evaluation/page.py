@@ -1,7 +1,6 @@
 """The evaluation as one HTML page that needs nothing else: for a browser, a phone or MLflow."""
 
 import base64
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,10 @@ import numpy as np
 from gan_core.data.image_set import ImageSet
 from gan_core.evaluation import pictures
 from gan_core.evaluation.curves import Panel, draw_panels, series
-from gan_core.evaluation.estimate import Estimate
-from gan_core.evaluation.report import Evaluation
+from gan_core.evaluation.report import PAGE_FILE, Evaluation
 from gan_core.generator import ReleasedGenerator
 from gan_core.image_grid import display_scale, png_bytes
 
-PAGE_FILE = "evaluation.html"
 TEMPLATE_FILE = "page.html.j2"
 
 
@@ -63,48 +60,15 @@ def write_page(
     )
     page = template.render(
         title=title,
-        sentence=sentence(evaluation),
+        sentence=evaluation.sentence,
         evaluation=evaluation,
         pictures=list(_pictures(evaluation, samples, labels, images, generator)),
-        numbers=list(number_rows(evaluation)),
+        numbers=list(evaluation.number_rows()),
         extrapolated=f"{evaluation.extrapolated:.3g}",
         floor_extrapolated=f"{evaluation.floor_extrapolated:.3g}",
         curves=list(_curves(evaluation, journal)),
     )
     (folder / PAGE_FILE).write_text(page, encoding="utf-8")
-
-
-def sentence(evaluation: Evaluation) -> str:
-    """The evaluation in one sentence."""
-    distance = evaluation.gate.metrics["frechet_distance"]
-    failed = [check.name.replace("_", " ") for check in evaluation.checks if not check.passed]
-    outcome = f"the checks of {', '.join(failed)} fail" if failed else "every check holds"
-    return (
-        f"The Fréchet distance is {distance.text} in {evaluation.card.feature_network}, where real "
-        f"training images reach {evaluation.floor:.3g}; {outcome}."
-    )
-
-
-def number_rows(evaluation: Evaluation) -> Iterable[dict[str, str]]:
-    """Every number, as text: name, value, interval and what real training images reach."""
-    groups: tuple[tuple[str, Mapping[str, Estimate], Mapping[str, Estimate]], ...] = (
-        ("", evaluation.gate.metrics, evaluation.gate.floor),
-        ("", evaluation.images, {}),
-        ("second space: ", evaluation.second.metrics, evaluation.second.floor),
-    )
-    for prefix, found, floor in groups:
-        for name, number in found.items():
-            exact = number.low == number.value == number.high
-            yield {
-                "name": prefix + name.replace("_", " "),
-                "value": _text(number.value),
-                "interval": "" if exact else f"{_text(number.low)} to {_text(number.high)}",
-                "floor": _text(floor[name].value) if name in floor else "",
-            }
-
-
-def _text(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "not finite"
 
 
 def _pictures(

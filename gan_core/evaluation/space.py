@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from gan_core.data.image_set import ImageSet
 from gan_core.evaluation.card import MetricCard
@@ -20,34 +19,7 @@ from gan_core.evaluation.feature_network import FeatureNetwork, Features
 from gan_core.evaluation.frechet import distance_estimate
 from gan_core.evaluation.kernel import kernel_distance
 from gan_core.evaluation.manifold import NEIGHBOURS, Manifold, compare, fit_manifold
-
-
-class SpaceScores(BaseModel):
-    """What a set of images scores in one feature space.
-
-    Attributes:
-        card: What the numbers depend on.
-        metrics: By name: `frechet_distance` and `kid`; in the deciding space also `precision`,
-            `recall`, `density` and `coverage`; with a network that tells classes apart
-            `inception_score`; with a classifier of these images `class_coverage` and `class_kl`.
-        floor: The same of real training images in the place of the generated ones.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    card: MetricCard
-    metrics: dict[str, Estimate]
-    floor: dict[str, Estimate]
-
-    def value(self, metric: str) -> float | None:
-        """A metric's value; None if this space has none."""
-        found = self.metrics.get(metric)
-        return None if found is None else found.value
-
-    def over_floor(self, metric: str) -> float | None:
-        """A metric's value as a share of the floor's; None if there is none or it is 0."""
-        value, floor = self.value(metric), self.floor.get(metric)
-        return None if value is None or floor is None or not floor.value else value / floor.value
+from gan_core.evaluation.report import SpaceScores
 
 
 @dataclass(frozen=True)

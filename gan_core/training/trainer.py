@@ -11,8 +11,9 @@ import torch
 from gan_core.data.hashing import file_sha256
 from gan_core.data.image_set import ImageSet
 from gan_core.errors import FoundryError
-from gan_core.generator import WEIGHTS_FILE, GeneratorConfig, ReleasedGenerator
+from gan_core.generator import GeneratorConfig, ReleasedGenerator
 from gan_core.networks import build_discriminator, build_generator
+from gan_core.released_files import WEIGHTS_FILE
 from gan_core.training.augmentation import AugmentationStrength
 from gan_core.training.checkpoint import (
     ALARM,

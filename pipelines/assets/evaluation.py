@@ -1,6 +1,7 @@
 """`evaluation`: how far the generated images are from held-out ones, and what the checks say."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -34,55 +35,20 @@ CHECKS = {
 
 
 def _work(stage: StageContext) -> StageResult:
-    import numpy as np
-
     from gan_core.evaluation.card import library_versions
-    from gan_core.evaluation.page import PAGE_FILE, write_page
-    from gan_core.evaluation.pictures import beside_real
-    from gan_core.evaluation.report import EVALUATION_FILE, Evaluation
-    from gan_core.generator import ReleasedGenerator
-    from gan_core.image_grid import save_png
+    from gan_core.evaluation.report import EVALUATION_FILE, PAGE_FILE, Evaluation
     from pipelines.blessing import Reference
-    from pipelines.evaluator import open_evaluator
 
     training = stage.upstream("generator")
     image_folder = stage.upstream("training_images")
     network_folder = stage.upstream("feature_network")
     run = tracked_run(stage, training)
     settings = stage.settings.evaluation
-    device = choose_device(stage.settings.training.device)
     made_of = (training.name, image_folder.name, network_folder.name, settings, library_versions())
     path = stage.path(*made_of)
     with open_stage(path) as folder:
         if folder.working:
-            evaluator = open_evaluator(
-                stage.pipeline, stage.settings, image_folder, network_folder, device
-            )
-            generator = ReleasedGenerator.load(training / RELEASE_FOLDER, device)
-            evaluation, samples = evaluator.evaluate(generator)
-            evaluation.write(folder.working)
-            labels = evaluator.labels if generator.config.classes else None
-            Reference(
-                samples[:REFERENCE_COUNT],
-                evaluator.labels[:REFERENCE_COUNT],
-                settings.seed,
-                device,
-                training.name,
-            ).save(folder.working / REFERENCE_FILE)
-            write_page(
-                folder.working,
-                f"{stage.pipeline}: evaluation of {training.name}",
-                evaluation,
-                samples,
-                labels,
-                evaluator.images,
-                generator,
-                [row for _, row in read_journal(training / JOURNAL_FILE)],
-            )
-            save_png(
-                np.concatenate(beside_real(samples, labels, evaluator.images)),
-                folder.working / BESIDE_REAL_FILE,
-            )
+            _evaluate(stage, training, image_folder, network_folder, folder.working)
     found = Evaluation.read(path)
     estimates = found.estimates()
     with tracking_errors():
@@ -119,7 +85,7 @@ def _work(stage: StageContext) -> StageResult:
             "page": dg.MetadataValue.path(path / PAGE_FILE),
             "card": found.card.line,
             "second_card": found.second.card.line,
-            "device": device,
+            "device": Reference.load(path / REFERENCE_FILE).device,
             "class_shares": found.class_shares,
             "report": dg.MetadataValue.json(found.summary()),
             "mlflow_run": dg.MetadataValue.url(run.url),
@@ -145,16 +111,55 @@ def _work(stage: StageContext) -> StageResult:
     )
 
 
+def _evaluate(
+    stage: StageContext, training: Path, image_folder: Path, network_folder: Path, folder: Path
+) -> None:
+    """Measure the released generator; the folder gets everything that is found."""
+    import numpy as np
+
+    from gan_core.evaluation.page import write_page
+    from gan_core.evaluation.pictures import beside_real
+    from gan_core.generator import ReleasedGenerator
+    from gan_core.image_grid import save_png
+    from pipelines.blessing import Reference
+    from pipelines.evaluator import open_evaluator
+
+    device = choose_device(stage.settings.training.device)
+    evaluator = open_evaluator(stage.pipeline, stage.settings, image_folder, network_folder, device)
+    generator = ReleasedGenerator.load(training / RELEASE_FOLDER, device)
+    evaluation, samples = evaluator.evaluate(generator)
+    evaluation.write(folder)
+    labels = evaluator.labels if generator.config.classes else None
+    Reference(
+        samples[:REFERENCE_COUNT],
+        evaluator.labels[:REFERENCE_COUNT],
+        stage.settings.evaluation.seed,
+        device,
+        training.name,
+    ).save(folder / REFERENCE_FILE)
+    write_page(
+        folder,
+        f"{stage.pipeline}: evaluation of {training.name}",
+        evaluation,
+        samples,
+        labels,
+        evaluator.images,
+        generator,
+        [row for _, row in read_journal(training / JOURNAL_FILE)],
+    )
+    save_png(
+        np.concatenate(beside_real(samples, labels, evaluator.images)), folder / BESIDE_REAL_FILE
+    )
+
+
 def _summary(found: "Evaluation") -> str:
     """The numbers as a Markdown table."""
-    from gan_core.evaluation.page import number_rows, sentence
-
     rows = "\n".join(
         f"| {row['name']} | {row['value']} | {row['interval']} | {row['floor']} |"
-        for row in number_rows(found)
+        for row in found.number_rows()
     )
     return (
-        f"{sentence(found)}\n\n| number | value | 95 % interval | real training images |\n"
+        f"{found.sentence}\n\n| number | value | 95 % interval | real training images |\n"
         f"|---|---|---|---|\n{rows}"
     )
 

@@ -31,10 +31,12 @@ from pipelines.start_weights import Origin, fetch_start
 from pipelines.store import open_stage
 from pipelines.tracking import TrackedRun
 
+CURVES_FILE = "curves.png"
+
 
 def _work(stage: StageContext) -> StageResult:
     from gan_core.data.image_set import open_image_set
-    from gan_core.evaluation.feature_network import FeatureNetwork
+    from gan_core.evaluation.network_config import saved_weights_sha256
 
     image_folder = stage.upstream("training_images")
     images = open_image_set(image_folder)
@@ -49,7 +51,7 @@ def _work(stage: StageContext) -> StageResult:
                 "image_set": image_folder,
                 "image_set_sha256": images.sha256,
                 "feature_network": network_folder,
-                "feature_network_sha256": FeatureNetwork.load(network_folder).sha256,
+                "feature_network_sha256": saved_weights_sha256(network_folder),
             }
             begins = not (folder.working / JOB_FILE).exists()
             continued = None
@@ -87,9 +89,14 @@ def _work(stage: StageContext) -> StageResult:
                 except dg.DagsterExecutionInterruptedError:
                     follower.interrupt()
                     raise
+            curves = draw_curves(_rows(folder.working))
+            (folder.working / CURVES_FILE).write_bytes(curves)
     run = tracked_run_if_reachable(stage, path)
-    rows = [row for _, row in read_journal(path / JOURNAL_FILE)]
-    return StageResult(path.name, folder.reused, _metadata(stage.pipeline, path, rows, run))
+    return StageResult(path.name, folder.reused, _metadata(stage.pipeline, path, run))
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for _, row in read_journal(folder / JOURNAL_FILE)]
 
 
 def describe_start(pipeline: str, origin: Origin | None) -> str:
@@ -100,12 +107,12 @@ def describe_start(pipeline: str, origin: Origin | None) -> str:
     return f"{pipeline} version {origin.version} {opponent}"
 
 
-def _metadata(
-    pipeline: str, path: Path, rows: list[dict[str, Any]], run: TrackedRun | None
-) -> dict[str, Any]:
+def _metadata(pipeline: str, path: Path, run: TrackedRun | None) -> dict[str, Any]:
     from gan_core.data.hashing import file_sha256
-    from gan_core.generator import WEIGHTS_FILE
+    from gan_core.released_files import WEIGHTS_FILE
 
+    rows = _rows(path)
+    curves = path / CURVES_FILE
     start = next(row for row in rows if row["event"] == "start")
     end = [row for row in rows if row["event"] == "end"][-1]
     progress = [row for row in rows if row["event"] == "progress"]
@@ -138,7 +145,9 @@ def _metadata(
         "weights_sha256": file_sha256(path / RELEASE_FOLDER / WEIGHTS_FILE),
         "samples": inline_png((path / last_grid).read_bytes(), "samples of what is released"),
         "curves": inline_png(
-            draw_curves(progress, evaluations), "losses, probabilities and distance over kimg"
+            # Trainings of before this file was kept have none.
+            curves.read_bytes() if curves.exists() else draw_curves(rows),
+            "losses, probabilities and distance over kimg",
         ),
         "grids": dg.MetadataValue.path(path / GRID_FOLDER),
         "folder": dg.MetadataValue.path(path),
@@ -160,8 +169,10 @@ def describe_progress(progress: list[dict[str, Any]]) -> dict[str, float]:
     return {"images_per_second": median(row["images_per_second"] for row in progress), **losses}
 
 
-def draw_curves(progress: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> bytes:
+def draw_curves(journal: list[dict[str, Any]]) -> bytes:
     """Losses, mean probabilities of "real", and distances, over kimg, as PNG."""
+    progress = [row for row in journal if row["event"] == "progress"]
+    evaluations = [row for row in journal if row["event"] == "evaluation"]
     shown: list[tuple[list[dict[str, Any]], tuple[str, ...]]] = [
         (progress, LOSSES),
         (progress, ("real_probability", "fake_probability")),

@@ -81,7 +81,7 @@ def _work(stage: StageContext) -> StageResult:
     from gan_core.data.hashing import file_sha256
     from gan_core.data.image_set import open_image_set
     from gan_core.evaluation.report import Evaluation
-    from gan_core.generator import WEIGHTS_FILE
+    from gan_core.released_files import WEIGHTS_FILE
     from pipelines import ledger, registry
     from pipelines.blessing import Reference
     from pipelines.tracking import tracking_errors

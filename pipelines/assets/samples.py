@@ -10,7 +10,6 @@ from pipelines.tracking import tracking_errors
 
 
 def _work(stage: StageContext) -> StageResult:
-    from gan_core.generator import ReleasedGenerator
     from gan_core.samples import ARCHIVE_FILE, GRID_FILE, export_samples
 
     training = stage.upstream("generator")
@@ -18,6 +17,8 @@ def _work(stage: StageContext) -> StageResult:
     path = stage.path(training.name, settings)
     with open_stage(path) as folder:
         if folder.working:
+            from gan_core.generator import ReleasedGenerator
+
             export_samples(
                 ReleasedGenerator.load(training / RELEASE_FOLDER),
                 settings.count,

@@ -91,9 +91,14 @@ def test_a_link_leads_to_the_registered_champion(
 
 def test_a_run_of_the_command_line_finds_all_of_it_done(ui: RunningUi, digits_run: str) -> None:
     settings = [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
-    again = run_command(ui.home, "run", "digits", *settings, "--json")
+    arguments = ["run", "digits", *settings, "--json"]
+    again = run_command(ui.home, *arguments, PYTHONPROFILEIMPORTTIME="1")
     assert again.status == 0, again.stderr
-    assert again.stderr.count("unchanged, reused") == len(STAGES)
+    assert again.stderr.count("unchanged, reused") == len(again.json["reused"]) == len(STAGES)
+    lines = again.stderr.splitlines()
+    loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert "mlflow" in loaded
+    assert not {"torch", "matplotlib", "sklearn"} & loaded  # seconds that only work needs
     assert (again.json["version"], again.json["alias"]) == (1, "champion")
     runs = ui.ask_mlflow("runs/search", experiment_ids=[ui.experiments()["digits"]]).json()["runs"]
     assert [run["info"]["run_id"] for run in runs] == [again.json["mlflow_run_id"]]

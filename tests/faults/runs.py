@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from gan_core.generator import WEIGHTS_FILE
+from gan_core.released_files import WEIGHTS_FILE
 from gan_core.training.checkpoint import read_progress
 from gan_core.training.job import CHECKPOINT_FILE, RELEASE_FOLDER
 from tests.conftest import PROJECT, subprocess_environment

@@ -3,8 +3,7 @@
 from gan_core.evaluation.card import MetricCard
 from gan_core.evaluation.checks import CheckResult
 from gan_core.evaluation.estimate import Estimate
-from gan_core.evaluation.report import ClassRow, CurvePoint, Evaluation
-from gan_core.evaluation.space import SpaceScores
+from gan_core.evaluation.report import ClassRow, CurvePoint, Evaluation, SpaceScores
 
 
 def make_card(network: str = "classifier", samples: int = 1438) -> MetricCard:

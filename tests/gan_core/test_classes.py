@@ -74,7 +74,7 @@ def test_sure_and_even_predictions_score_the_number_of_classes_and_equal_ones_on
 SCORE = """
 import sys
 import numpy as np
-import gan_core.evaluation.page, gan_core.evaluation.report
+import gan_core.evaluation.page, gan_core.evaluation.evaluator
 from gan_core.evaluation.classes import inception_score
 from gan_core.evaluation.kernel import kernel_distance
 inception_score(np.eye(10))

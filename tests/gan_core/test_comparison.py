@@ -10,13 +10,13 @@ import torch
 from gan_core.data.image_set import ImageSet
 from gan_core.evaluation.card import require_same_cards
 from gan_core.evaluation.comparison import Comparison, compare_generators
+from gan_core.evaluation.evaluator import Evaluator
 from gan_core.evaluation.feature_network import make_feature_network
 from gan_core.evaluation.pictures import side_by_side
 from gan_core.evaluation.real_images import Networks, RealImages
-from gan_core.evaluation.report import Evaluator
 from gan_core.evaluation_settings import EvaluationSettings, FeatureNetworkSettings
 from gan_core.generator import ReleasedGenerator
-from tests.gan_core.test_report import Showing
+from tests.gan_core.test_evaluator import Showing
 
 MakeGenerator = Callable[..., ReleasedGenerator]
 

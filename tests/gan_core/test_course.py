@@ -9,7 +9,8 @@ import torch
 
 from gan_core.data.image_set import open_image_set
 from gan_core.errors import FoundryError
-from gan_core.generator import WEIGHTS_FILE, ReleasedGenerator
+from gan_core.generator import ReleasedGenerator
+from gan_core.released_files import WEIGHTS_FILE
 from gan_core.training import course
 from gan_core.training.alarms import Measurement
 from gan_core.training.checkpoint import load_tensors, read_progress

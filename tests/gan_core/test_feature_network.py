@@ -9,6 +9,7 @@ from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.card import describe_network
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
+from gan_core.evaluation.network_config import FeatureNetworkConfig, saved_weights_sha256
 from gan_core.evaluation_settings import FeatureNetworkSettings
 
 
@@ -102,7 +103,8 @@ def test_a_network_that_was_saved_gives_the_same_features(few: ImageSet, tmp_pat
     network.save(tmp_path)
     loaded = FeatureNetwork.load(tmp_path)
     assert loaded.config == network.config
-    assert loaded.sha256 == network.sha256
+    assert loaded.sha256 == saved_weights_sha256(tmp_path) == network.sha256
+    assert FeatureNetworkConfig.read(tmp_path) == network.config
     expected, found = network(few.train.images), loaded(few.train.images)
     assert np.array_equal(expected.vectors, found.vectors)
     assert np.array_equal(expected.logits, found.logits)

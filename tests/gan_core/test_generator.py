@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gan_core import load_generator
 from gan_core.errors import FoundryError
-from gan_core.generator import CONFIG_FILE, WEIGHTS_FILE, ReleasedGenerator, to_uint8
+from gan_core.generator import ReleasedGenerator, to_uint8
+from gan_core.released_files import CONFIG_FILE, WEIGHTS_FILE
 
 MakeGenerator = Callable[..., ReleasedGenerator]
 

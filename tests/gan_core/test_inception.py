@@ -13,6 +13,7 @@ from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
 from gan_core.evaluation.inception import ADDRESS, FILE_NAME, find_weights
+from gan_core.evaluation.network_config import saved_weights_sha256
 from gan_core.evaluation.real_images import Networks
 from gan_core.evaluation_settings import INCEPTION_SHA256, FeatureNetworkSettings
 
@@ -89,6 +90,7 @@ def test_the_network_is_kept_with_its_weights_and_named_by_their_hash(
     network.save(tmp_path)
     loaded = FeatureNetwork.load(tmp_path)
     assert loaded.sha256 == network.sha256 == settings.weights_sha256
+    assert saved_weights_sha256(tmp_path) == network.sha256
     assert loaded.config.name == "inception-2015-12-05"
     assert "299x299" in loaded.config.resize
     assert np.array_equal(loaded(few.held_out.images).vectors, network(few.held_out.images).vectors)

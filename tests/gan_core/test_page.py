@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gan_core.data.image_set import ImageSet
-from gan_core.evaluation.page import PAGE_FILE, sentence, write_page
+from gan_core.evaluation.page import write_page
 from gan_core.evaluation.pictures import (
     TRUNCATIONS,
     beside_real,
@@ -15,7 +15,7 @@ from gan_core.evaluation.pictures import (
     nearest_pairs,
     truncation_sweep,
 )
-from gan_core.evaluation.report import NearestPair
+from gan_core.evaluation.report import PAGE_FILE, NearestPair
 from gan_core.generator import ReleasedGenerator
 from gan_core.interpolation import spherical
 from tests.gan_core.evaluation_samples import make_evaluation
@@ -79,11 +79,6 @@ def test_images_of_unknown_origin_have_a_page_without_latents(
     assert "Held-out real images" in page
     assert "truncation" not in page
     assert "<h2>Classes</h2>" not in page
-
-
-def test_one_sentence_tells_the_outcome() -> None:
-    assert sentence(make_evaluation()).endswith("reach 3.4; every check holds.")
-    assert "4.13 (3.71 to 4.54) in classifier" in sentence(make_evaluation())
 
 
 def test_generated_and_real_images_of_a_class_stand_in_the_same_place(

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from gan_core.generator import WEIGHTS_FILE
+from gan_core.released_files import WEIGHTS_FILE
 from gan_core.training.checkpoint import read_progress
 from gan_core.training.job import (
     CHECKPOINT_FILE,

@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from gan_core.generator import WEIGHTS_FILE
+from gan_core.released_files import WEIGHTS_FILE
 from gan_core.training.checkpoint import read_progress
 from gan_core.training.job import (
     CHECKPOINT_FILE,

@@ -1,9 +1,8 @@
 """Who imports whom: what a process has loaded after importing a layer."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.loaded_modules import packages, run_alone
 
 LOAD_DEFINITIONS = """
 import json, sys
@@ -21,18 +20,6 @@ for name in names:
     importlib.import_module(name)
 print(json.dumps({"imported": names, "modules": sorted(sys.modules)}))
 """
-
-
-def run_alone(code: str, folder: Path) -> dict[str, list[str]]:
-    """What a fresh process prints, which starts outside the project."""
-    output = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, cwd=folder
-    ).stdout
-    return json.loads(output)
-
-
-def packages(modules: list[str]) -> set[str]:
-    return {name.partition(".")[0] for name in modules}
 
 
 def test_loading_the_definitions_waits_for_no_heavy_library(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from gan_core.data.image_set import open_image_set
 from gan_core.errors import FoundryError
 from gan_core.evaluation.real_images import floor_rows
 from gan_core.evaluation_settings import EvaluationSettings
-from gan_core.generator import REGISTERED_FOLDER, WEIGHTS_FILE, ReleasedGenerator
+from gan_core.generator import REGISTERED_FOLDER, ReleasedGenerator
 from gan_core.operation_settings import OperationSettings
+from gan_core.released_files import WEIGHTS_FILE
 from gan_core.training.job import (
     DISCRIMINATOR_FILE,
     JOURNAL_FILE,
@@ -33,7 +34,7 @@ from gan_core.training.job import (
 )
 from gan_core.training.journal import read_journal
 from pipelines import evaluating, ledger, promotion, registry, tracking
-from pipelines.assets.generator import released_distance
+from pipelines.assets.generator import CURVES_FILE, released_distance
 from pipelines.assets.stage import Stage, StageContext, StageResult
 from pipelines.assets.tracked_training import JournalFollower
 from pipelines.components.gan_pipeline import STAGES
@@ -506,8 +507,18 @@ def test_a_second_run_reuses_every_stage_and_registers_nothing_new(
         ALL, True
     )
     assert data_versions(again) == data_versions(first_run)
+    assert inline_pictures(again) == inline_pictures(first_run)
     assert registry.versions(client, "stripes") == versions
     assert client.get_run(mlflow_run).info.end_time == ended
+
+
+def test_curves_of_a_training_that_kept_none_are_drawn_again(
+    first_run: Run, labelled: TinyPipeline
+) -> None:
+    shown = metadata(first_run)["generator"]
+    (Path(shown["folder"]) / CURVES_FILE).unlink()
+    again = metadata(labelled.run("generator"))["generator"]
+    assert (again["reused"], again["curves"]) == (True, shown["curves"])
 
 
 def test_a_changed_setting_redoes_only_what_depends_on_it(labelled: TinyPipeline) -> None:

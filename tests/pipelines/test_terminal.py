@@ -17,6 +17,7 @@ from pipelines.terminal import (
     age,
     ledger_table,
     print_result,
+    result_lines,
     scores_table,
     versions_table,
 )
@@ -175,6 +176,7 @@ def run_summary(folder: Path) -> dict[str, Any]:
             "card": {"line": "Fréchet distance in classifier 01234567 (d = 64)"},
         },
         "samples": {"grid": str(folder / "grid.png")},
+        "reused": ["raw_images"],
         "seconds": {"generator": 40.0, "total": 61.0},
     }
 
@@ -193,6 +195,11 @@ def test_a_result_keeps_long_paths_whole(is_terminal: bool) -> None:
     assert "registered        digits version 3 (champion)" in lines
     assert "decision          champion: there was none" in lines
     assert "time              61 s, of which training 40 s" in lines
+
+
+def test_a_result_says_when_nothing_was_trained(tmp_path: Path) -> None:
+    summary = run_summary(tmp_path) | {"reused": ["raw_images", "generator"]}
+    assert ("time", "61 s, nothing was trained") in result_lines(summary)
 
 
 @pytest.mark.parametrize("name", ["[old] runs", "runs [/2026]", "runs:warning:"])

@@ -124,7 +124,7 @@ def test_a_loss_that_no_step_of_a_line_had_is_left_out(
         "discriminator_loss": 0.6,
     }
     assert describe_progress([]) == {}
-    assert draw_curves([progress(49), row], []).startswith(b"\x89PNG")
+    assert draw_curves([progress(49), row]).startswith(b"\x89PNG")
 
 
 def test_alarms_are_told_at_once(follower: JournalFollower, log: Log) -> None:
