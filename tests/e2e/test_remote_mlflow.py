@@ -13,6 +13,7 @@ import mlflow
 import pytest
 import requests
 
+from pipelines import tracking
 from tests.conftest import PROJECT, subprocess_environment
 from tests.e2e.conftest import run_command
 
@@ -80,7 +81,7 @@ def wait_until_up(address: str, process: "subprocess.Popen[bytes]", log: Path) -
         time.sleep(0.3)
 
 
-def test_a_run_registers_at_a_remote_server_and_is_sampled_from_there(
+def test_a_run_registers_at_a_remote_server_is_sampled_from_there_and_collected_there(
     server: str, own_home: Path, tmp_path: Path
 ) -> None:
     result = run_command(own_home, "run", "digits", *SHORT, "--json", MLFLOW_TRACKING_URI=server)
@@ -122,4 +123,19 @@ def test_a_run_registers_at_a_remote_server_and_is_sampled_from_there(
         check=False,
     )
     assert loaded.returncode == 0, loaded.stderr
+    assert not (own_home / "mlflow").exists()
+
+    # What nothing needs any more is deleted there; its files are the server's.
+    old = client.create_run(
+        run.info.experiment_id, start_time=1, tags={tracking.KEY_TAG: "an older training"}
+    ).info.run_id
+    client.set_terminated(old)
+    collected = run_command(own_home, "gc", "--keep", "1", "--json", MLFLOW_TRACKING_URI=server)
+    assert collected.status == 0, collected.stderr
+    (plan,) = (p for p in collected.json["pipelines"] if p["pipeline"] == "digits")
+    assert (plan["mlflow_runs"], plan["versions"], plan["folders"]) == ([old], [], [])
+    assert "`mlflow gc` there" in collected.json["left"]
+    assert client.get_run(old).info.lifecycle_stage == "deleted"
+    assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
+    assert client.get_model_version_by_alias("digits", "champion").version == version.version
     assert not (own_home / "mlflow").exists()
