@@ -5,13 +5,17 @@ What they agree on goes through here: gradients, statistics of normalisation, de
 
 import contextlib
 import datetime
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from gan_core.optimizer import without_compiler
 
 # All but the chief wait while it evaluates; whoever dies is noticed by the launcher.
 LONGEST_WAIT = datetime.timedelta(days=7)
@@ -50,7 +54,7 @@ class Processes:
         if self.count == 1:
             return module
         # Statistics of normalisation are already equal, see `share_batch_statistics`.
-        wrapped = DistributedDataParallel(module, broadcast_buffers=False)
+        wrapped = AveragedGradients(module, broadcast_buffers=False)
         wrapped.register_comm_hook(None, average_in_order)
         return wrapped
 
@@ -71,6 +75,35 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+class AveragedGradients(DistributedDataParallel):
+    """PyTorch's, without PyTorch's compiler, which it would load in every process."""
+
+    _inside_ddp_forward = contextlib.contextmanager(
+        without_compiler(DistributedDataParallel._inside_ddp_forward)
+    )
+
+    def __init__(self, module: nn.Module, **options: Any) -> None:
+        with _compiler_stays_away():
+            super().__init__(module, **options)
+
+
+@contextlib.contextmanager
+def _compiler_stays_away() -> Iterator[None]:
+    """Answer in the compiler's place what DistributedDataParallel asks it when it is made.
+
+    It asks in which way to compile; the answer is the default, and nothing is compiled here.
+    """
+    if "torch._dynamo" in sys.modules:  # then it costs nothing to ask
+        yield
+        return
+    answers = SimpleNamespace(get_optimize_ddp_mode=lambda: "ddp_optimizer")
+    vars(torch)["_dynamo"] = SimpleNamespace(utils=answers)
+    try:
+        yield
+    finally:
+        del vars(torch)["_dynamo"]
 
 
 def average_in_order(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]

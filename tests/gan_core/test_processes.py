@@ -2,6 +2,7 @@
 
 import datetime
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,7 @@ def gradients_of_a_rank(rank: int, folder: Path) -> None:
                 torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
             )
     torch.save(found, folder / f"{rank}.pt")
+    assert "torch._dynamo" not in sys.modules  # the compiler, which takes seconds to load
 
 
 def test_gradients_of_three_processes_do_not_depend_on_the_attempt(tmp_path: Path) -> None:
