@@ -37,6 +37,7 @@ def test_run_json_is_one_object_with_all_that_a_program_needs(finished_run: Fini
     assert summary["version"] == 1
     assert summary["alias"] == "champion"
     assert set(STAGES) <= set(summary["seconds"])
+    assert summary["reused"] == []
     assert summary["samples"]["count"] == 64
     for file in (summary["samples"]["grid"], summary["samples"]["archive"]):
         assert Path(file).is_absolute()
