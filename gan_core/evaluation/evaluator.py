@@ -213,11 +213,14 @@ def _median_estimate(values: np.ndarray) -> Estimate:
 def _diversity(
     samples: np.ndarray, labels: np.ndarray | None, real: RealImages
 ) -> dict[str, Estimate]:
-    """Pixel distances between samples of a class, as shares of those between real images."""
-    if labels is None or len(real.pairwise_distances) == 1:
-        groups = [(samples, real.pairwise_distances[0])]
+    """Pixel distances between samples of a class, as shares of those between real images.
+
+    Where nobody knows the classes of the samples, they are those between any two.
+    """
+    if labels is None or not len(real.class_distances):
+        groups = [(samples, real.pairwise_distance)]
     else:
-        classes = enumerate(real.pairwise_distances)
+        classes = enumerate(real.class_distances)
         groups = [(samples[labels == label], distance) for label, distance in classes]
     parts = [pairwise_distances(own, None) / usual for own, usual in groups if usual > 0]
     ratios = np.concatenate([np.empty(0), *parts])
@@ -234,7 +237,7 @@ def _class_rows(
 ) -> tuple[ClassRow, ...]:
     shown = labels if labels is not None else classes
     rows = []
-    for index, (name, distance) in enumerate(zip(names, real.pairwise_distances, strict=True)):
+    for index, (name, distance) in enumerate(zip(names, real.class_distances, strict=True)):
         own = shown == index
         some = labels is not None and own.any()
         rows.append(

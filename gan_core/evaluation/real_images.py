@@ -30,7 +30,7 @@ from gan_core.evaluation_settings import EvaluationSettings, FeatureNetworkSetti
 TENSORS_FILE = "real_images.safetensors"
 FLOOR_FILE = "floor.json"
 SPACES = ("gate", "second")
-VERSION = 6  # raised when the same images would give other numbers
+VERSION = 7  # raised when the same images would give other numbers
 
 RANDOM_FEATURE_DIM = 64
 NEAREST_COUNT = 500  # images whose nearest training image is looked for
@@ -84,8 +84,8 @@ class RealImages:
         floor_extrapolated: The floor's distance in the first, without the bias of the count.
         pooled_training: The training images as `pixels.nearest_images` searches them.
         nearest_distances: Of held-out images to the nearest training image, shape (n,).
-        pairwise_distances: Mean pixel distance between held-out images of each class, or of all in
-            one number where there are none.
+        pairwise_distance: Mean pixel distance between held-out images.
+        class_distances: The same between those of each class, shape (classes,).
         contrast: Standard deviation of the held-out pixels.
     """
 
@@ -94,7 +94,8 @@ class RealImages:
     floor_extrapolated: float
     pooled_training: np.ndarray
     nearest_distances: np.ndarray
-    pairwise_distances: np.ndarray
+    pairwise_distance: float
+    class_distances: np.ndarray
     contrast: float
 
     @classmethod
@@ -126,7 +127,13 @@ class RealImages:
             second=RealSpace.measure(networks.second, images, seen, manifold=False),
             pooled_training=pooled_training,
             nearest_distances=nearest.distances,
-            pairwise_distances=class_distances(held_out.images, held_out.labels, images.classes),
+            pairwise_distance=pairwise_distance(held_out.images, None),
+            class_distances=np.array(
+                [
+                    pairwise_distance(held_out.images[held_out.labels == label], None)
+                    for label in range(images.classes)
+                ]
+            ),
             contrast=contrast(held_out.images),
         )
 
@@ -135,7 +142,8 @@ class RealImages:
         tensors = {
             "pooled_training": self.pooled_training,
             "nearest_distances": self.nearest_distances,
-            "pairwise_distances": self.pairwise_distances,
+            "pairwise_distance": np.array(self.pairwise_distance),
+            "class_distances": self.class_distances,
             "contrast": np.array(self.contrast),
             "floor_extrapolated": np.array(self.floor_extrapolated),
         }
@@ -169,7 +177,8 @@ class RealImages:
             **spaces,
             pooled_training=tensors["pooled_training"],
             nearest_distances=tensors["nearest_distances"],
-            pairwise_distances=tensors["pairwise_distances"],
+            pairwise_distance=tensors["pairwise_distance"].item(),
+            class_distances=tensors["class_distances"],
             contrast=tensors["contrast"].item(),
             floor_extrapolated=tensors["floor_extrapolated"].item(),
         )
@@ -215,16 +224,3 @@ def make_card(
         neighbours=NEIGHBOURS,
         libraries=library_versions(),
     )
-
-
-def class_distances(images: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Mean pixel distance between images of each class, or of all in one number without classes.
-
-    Args:
-        images: uint8, shape (n, height, width, channels).
-        labels: int64, shape (n,).
-        classes: Number of classes; 0 for none.
-    """
-    if not classes:
-        return np.array([pairwise_distance(images, None)])
-    return np.array([pairwise_distance(images[labels == label], None) for label in range(classes)])

@@ -172,5 +172,5 @@ EVALUATION = Stage(
     upstream=("generator", "feature_network", "training_images"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     checks=CHECKS,
-    version="8",
+    version="9",
 )

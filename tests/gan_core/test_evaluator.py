@@ -230,6 +230,22 @@ def test_without_classes_two_random_networks_look(
     assert found.second.card.feature_network == "random R64 (seed 1)"
 
 
+def test_samples_of_unknown_classes_are_as_diverse_as_all_real_images(
+    digit_images: ImageSet, tmp_path: Path
+) -> None:
+    network = make_feature_network(digit_images, FeatureNetworkSettings(kind="random"))
+    evaluator = open_evaluator(digit_images, network)
+    evaluator.real.save(tmp_path)
+    evaluator = replace(evaluator, real=RealImages.load(tmp_path))
+    real = evaluator.evaluate_images(digit_images.train.images[:COUNT])
+    assert real.images["intra_class_diversity"].value == pytest.approx(1.0, abs=0.05)
+    for digit in (0, 8):
+        alike = digit_images.train.images[digit_images.train.labels == digit]
+        found = evaluator.evaluate_images(alike)
+        assert found.images["intra_class_diversity"].value < CheckSettings().diversity_least
+        assert "collapse" in failed(found)
+
+
 def test_an_evaluation_is_repeated_to_the_same_numbers_and_read_as_it_was_written(
     evaluator: Evaluator, make_generator: MakeGenerator, tmp_path: Path
 ) -> None:
