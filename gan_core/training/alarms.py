@@ -41,8 +41,8 @@ class Watch(BaseModel):
 
     Attributes:
         best: The evaluation with the smallest distance.
-        best_coverage: The largest class coverage.
-        best_diversity: The largest diversity.
+        best_coverage: The largest class coverage; since a roll-back, if there was one.
+        best_diversity: The largest diversity; likewise.
         since_best: Evaluations since the best one.
         in_a_row: For each sign, how many evaluations have just shown it.
         roll_backs: How often the training went back to the best snapshot.
@@ -74,8 +74,15 @@ class Watch(BaseModel):
         return self.accuracy_sum / self.accuracy_steps if self.accuracy_steps else None
 
     def rolled_back(self) -> "Watch":
-        """After a return to the best snapshot, where no sign has been seen yet."""
+        """After a return to the best snapshot, where no sign has been seen yet.
+
+        What it shows is all that can be expected of it: classes that only a lost generator showed
+        would give the alarm again and again.
+        """
+        best = self.best
         return self._with(
+            best_coverage=(best and best.class_coverage) or 0.0,
+            best_diversity=(best and best.diversity) or 0.0,
             since_best=0,
             in_a_row={},
             roll_backs=self.roll_backs + 1,

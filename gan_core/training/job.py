@@ -34,7 +34,7 @@ KILLED = (
 )
 
 # Raised when the same job would train another generator.
-ENGINE_VERSION = 9
+ENGINE_VERSION = 10
 
 # Settings of the training that a job may have otherwise than the one it continues. What was chosen
 # of device, precision and threads stands in the job itself.

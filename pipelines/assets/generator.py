@@ -197,6 +197,6 @@ GENERATOR = Stage(
     upstream=("training_images", "feature_network"),
     kinds=frozenset({"python", "pytorch", "mlflow"}),
     pool=POOL,
-    version="8",
+    version="9",
     resumes=True,
 )

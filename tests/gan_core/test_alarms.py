@@ -137,3 +137,24 @@ def test_the_discriminators_accuracy_is_the_mean_over_all_steps_since_the_evalua
     assert watch.accuracy == pytest.approx(0.875)
     known, _ = watch_over(watch, Measurement(images=1, **HEALTHY), AlarmSettings())
     assert known.accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now"),
+    [
+        ("coverage", {"class_coverage": 1.0}, {"class_coverage": 0.8}),
+        ("diversity", {"diversity": 0.3}, {"diversity": 0.15}),
+    ],
+)
+def test_what_the_snapshot_returned_to_has_never_shown_gives_no_second_alarm(
+    name: str, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    settings = AlarmSettings(**{name: "roll_back"})
+    watch, reactions = Watch(), []
+    for index in range(12):  # each is the best so far
+        row = {**HEALTHY, **(before if index == 0 else now), "distance": 100.0 / (index + 1)}
+        watch, alarms = watch_over(watch, Measurement(images=1000 * index, **row), settings)
+        reactions.extend(alarm.reaction for alarm in alarms)
+        if alarms:
+            watch = watch.rolled_back()
+    assert reactions == ["roll_back"]
