@@ -33,5 +33,9 @@ class AlreadyTrainingError(FoundryError):
     """Another process is training the same job."""
 
 
+class ForeignCheckpointError(FoundryError):
+    """A checkpoint is damaged, or another version of the project wrote it."""
+
+
 class UnreadableGeneratorError(FoundryError):
     """What was released is damaged, or another version of the project wrote it."""

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from gan_core.config import PipelineSettings
 from gan_core.device import choose_device, choose_precision
 from gan_core.disk import sync_folder, write_whole
-from gan_core.errors import AlreadyTrainingError, FoundryError
+from gan_core.errors import AlreadyTrainingError, ForeignCheckpointError, FoundryError
 from gan_core.training.job import (
     CHECKPOINT_FILE,
     EXIT_DISK_FULL,
@@ -144,7 +144,7 @@ def continue_smaller_budget(
             if progress is None:
                 continue
             other = TrainingJob.read(other_folder)
-        except ValidationError:
+        except (ValidationError, ForeignCheckpointError):
             continue  # written by another version of this program
         same = job.with_choices_of(other)
         # As the checkpoint has it: another version of this program may have trained the same job.
@@ -269,6 +269,7 @@ def _cut_journal(folder: Path) -> int:
 
     Raises:
         AlreadyTrainingError: A trainer of an earlier attempt still runs, and does not end.
+        ForeignCheckpointError: The checkpoint cannot be read.
     """
     from gan_core.training.checkpoint import read_progress
 

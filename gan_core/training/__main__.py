@@ -19,6 +19,7 @@ from gan_core.disk import is_disk_full
 from gan_core.errors import AlreadyTrainingError, FoundryError, OutOfMemoryError
 from gan_core.idle_threads import give_way_to_other_programs
 from gan_core.training.job import (
+    CHECKPOINT_FILE,
     EXIT_DISK_FULL,
     EXIT_INTERRUPTED,
     EXIT_OUT_OF_MEMORY,
@@ -57,7 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_OUT_OF_MEMORY
     if reason is not None:
-        print(f"stopped with a checkpoint: {reason}", file=sys.stderr)  # noqa: T201
+        with_one = (options.folder / CHECKPOINT_FILE).exists()
+        how = "with a checkpoint" if with_one else "before the first checkpoint"
+        print(f"stopped {how}: {reason}", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
     return 0
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from gan_core.disk import write_whole
+from gan_core.errors import ForeignCheckpointError
 from gan_core.training.alarms import Watch
 
 # Why a training is over.
@@ -55,11 +56,21 @@ def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], progress: P
 
 
 def read_progress(path: Path) -> Progress | None:
-    """Where the checkpoint stands, or None if there is none; tensors are not read."""
+    """Where the checkpoint stands, or None if there is none; tensors are not read.
+
+    Raises:
+        ForeignCheckpointError: It is damaged, or of another version of this program.
+    """
     if not path.exists():
         return None
-    with safetensors.safe_open(path, "pt") as file:
-        return Progress.model_validate_json(file.metadata()["progress"])
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return Progress.model_validate_json((file.metadata() or {}).get("progress", ""))
+    except (safetensors.SafetensorError, ValidationError) as error:
+        raise ForeignCheckpointError(
+            f"{path} is damaged or of another version of this program ({type(error).__name__}); "
+            f"go back to that one, or remove {path.parent} to train anew."
+        ) from error
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

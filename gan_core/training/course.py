@@ -182,6 +182,20 @@ class Course:
             self._finished = self._finished or PLATEAU
         return None
 
+    def save_on_the_way(self) -> None:
+        """A checkpoint; what is broken, and to be stopped for it, ends here.
+
+        What is to be rolled back goes on to its journal line, which has the same place in every
+        attempt.
+
+        Raises:
+            FoundryError: The training cannot go on.
+        """
+        alarms = self._settings.alarms
+        if reaction_now(self._watch, alarms.non_finite, alarms) == "stop":
+            self._is_finite(with_weights=True)
+        self.save()
+
     def save(self) -> None:
         """A checkpoint, unless what would be saved is broken: then the last good one stays."""
         self._clock.checkpoint_saved()

@@ -25,7 +25,7 @@ START_FOLDER = "start"  # the weights that the training begins with, if not rand
 EXIT_USER_ERROR = 2
 EXIT_OUT_OF_MEMORY = 71  # EX_OSERR; another attempt may find more of it
 EXIT_DISK_FULL = 74  # EX_IOERR
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: a checkpoint was written; starting the job again continues
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: starting the job again continues from its checkpoint
 
 # Of a process that ended by SIGKILL.
 KILLED = (

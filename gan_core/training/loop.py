@@ -109,7 +109,7 @@ def _train(
                 course.save()
                 return reason
             if course.checkpoint_is_due:
-                course.save()
+                course.save_on_the_way()
 
         # Release the averaged generator.
         course.finish()

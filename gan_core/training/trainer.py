@@ -211,8 +211,8 @@ class Trainer:
         """Continue from the folder's checkpoint, if there is one; else begin as the job says.
 
         Raises:
-            FoundryError: It belongs to a job with other settings, or with a larger budget; or the
-                weights to begin with are not those of the job.
+            FoundryError: It cannot be read, or belongs to a job with other settings or with a
+                larger budget; or the weights to begin with are not those of the job.
         """
         path = folder / CHECKPOINT_FILE
         found = read_progress(path)

@@ -1,9 +1,12 @@
+import json
+import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -97,6 +100,26 @@ def test_a_checkpoint_leaves_no_temporary_file(tmp_path: Path) -> None:
     for images in range(2):
         save_checkpoint(path, {"a": torch.ones(3)}, Progress(job_fingerprint="job", images=images))
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", ["another version's", "damaged", "no checkpoint"])
+def test_what_is_no_checkpoint_of_this_version_is_one_sentence(
+    content: str, make_job: Callable[..., TrainingJob], tmp_path: Path
+) -> None:
+    job = make_job()
+    run_job(job, tmp_path, after_steps(1))
+    file = tmp_path / CHECKPOINT_FILE
+    if content == "another version's":
+        with safetensors.safe_open(file, "pt") as opened:
+            progress = {**json.loads(opened.metadata()["progress"]), "momentum": 1}
+        safetensors.torch.save_file(load_tensors(file), file, {"progress": json.dumps(progress)})
+    elif content == "damaged":
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        safetensors.torch.save_file(load_tensors(file), file)
+    sentence = f"{re.escape(str(file))} is damaged or of another version .* remove {tmp_path} to"
+    with pytest.raises(FoundryError, match=sentence):
+        run_job(job, tmp_path)
 
 
 def test_a_job_with_other_settings_never_continues_a_training(

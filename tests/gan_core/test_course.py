@@ -358,6 +358,41 @@ def test_a_broken_loss_ends_the_training_and_the_last_good_state_stays(
     assert len(list((tmp_path / SNAPSHOT_FOLDER).iterdir())) == 1
 
 
+def test_a_broken_loss_is_seen_when_it_is_time_for_a_checkpoint(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({5}, monkeypatch)
+    job = make_job(
+        kimg=1,
+        checkpoint_interval_seconds=1e-6,
+        logging_interval_kimg=10,
+        monitoring={"interval_kimg": 0},
+    )
+    with pytest.raises(FoundryError, match=r"is nan at 0.192 kimg, and so is the tensor gener"):
+        run_job(job, tmp_path)
+    (alarm,) = journal_rows(tmp_path, "alarm")
+    assert (alarm["name"], alarm["reaction"]) == ("non_finite", "stop")
+    progress = read_progress(tmp_path / CHECKPOINT_FILE)
+    assert progress is not None
+    assert progress.images == 160
+
+
+def test_a_broken_loss_that_is_to_be_rolled_back_waits_for_its_line(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_weights_at({5}, monkeypatch)
+    job = make_job(
+        kimg=0.4,
+        checkpoint_interval_seconds=1e-6,
+        logging_interval_kimg=0.288,
+        monitoring={"interval_kimg": 0.128, "samples": 8},
+        alarms={"non_finite": "roll_back", "distance": "note"},
+    )
+    assert run_job(job, tmp_path) is None
+    (alarm,) = journal_rows(tmp_path, "alarm")
+    assert (alarm["reaction"], alarm["images"]) == ("roll_back", 256)  # where it is measured
+
+
 def test_a_broken_loss_can_be_rolled_back_and_the_training_ends_well(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

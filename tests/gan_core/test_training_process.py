@@ -81,6 +81,19 @@ def test_a_signal_ends_the_training_with_a_checkpoint(
     assert checkpoint_images(long_job) >= journal_rows(long_job, "progress")[-1]["images"]
 
 
+def test_a_signal_before_the_first_checkpoint_does_not_speak_of_one(
+    make_job: MakeJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the test's process keeps its own
+    monkeypatch.setattr(loop, "train", lambda *_: "received SIGTERM")
+    make_job().write(tmp_path)
+    assert main([str(tmp_path)]) == EXIT_INTERRUPTED
+    assert "stopped before the first checkpoint: received SIGTERM" in capsys.readouterr().err
+
+
 def test_a_second_trainer_of_a_job_is_refused_by_name(long_job: Path, start: Start) -> None:
     first = start(long_job)
     wait_until_training(long_job)

@@ -374,6 +374,15 @@ def test_a_training_of_another_version_of_this_program_is_not_continued(
     assert continue_smaller_budget(make_job(kimg=0.2), tmp_path / "c.partial") is None
 
 
+def test_a_training_whose_checkpoint_cannot_be_read_is_not_continued(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    finished(make_job, tmp_path / "a", kimg=0.1)
+    (tmp_path / "a" / CHECKPOINT_FILE).write_bytes(b"torn")
+    (tmp_path / "c.partial").mkdir()
+    assert continue_smaller_budget(make_job(kimg=0.2), tmp_path / "c.partial") is None
+
+
 CONTINUE = """
 import shutil, sys
 from pathlib import Path
