@@ -256,4 +256,21 @@ class TrainingSettings(Settings):
                 "augmentation.strength adaptive is for augmentation.transforms, but there are "
                 "none; name some"
             )
+        if augmentation.strength == "adaptive" and not augmentation.probability:
+            raise ValueError(
+                "augmentation.strength adaptive goes up to augmentation.probability, but that is "
+                "0; raise it"
+            )
+        if self.alarms.non_finite == "roll_back" and not monitoring.interval_kimg:
+            raise ValueError(
+                "alarms.non_finite roll_back returns to the best snapshot, but "
+                "monitoring.interval_kimg 0 takes none; set it above 0"
+            )
+        steps = max(1, round(self.kimg * 1000 / self.batch_size))
+        if self.discriminator_steps > steps:
+            raise ValueError(
+                f"discriminator_steps {self.discriminator_steps} is more than the {steps} steps "
+                f"of kimg {self.kimg:g} in batches of {self.batch_size}, so that the generator "
+                "would learn nothing; lower it or raise kimg"
+            )
         return self

@@ -82,6 +82,24 @@ def test_wrong_choice_lists_the_choices() -> None:
         ({"augmentation": {"transforms": ["cutout", "cutout"]}}, "names a transform twice"),
         ({"augmentation": {"strength": "adaptive"}}, "there are none; name some"),
         (
+            {"augmentation": {"strength": "adaptive", "transforms": ["color"], "probability": 0}},
+            "goes up to augmentation.probability, but that is 0",
+        ),
+        (
+            {"monitoring": {"interval_kimg": 0}, "alarms": {"non_finite": "roll_back"}},
+            "monitoring.interval_kimg 0 takes none; set it above 0",
+        ),
+        (
+            {"kimg": 1, "batch_size": 100, "discriminator_steps": 11},
+            "discriminator_steps 11 is more than the 10 steps of kimg 1 in batches of 100",
+        ),
+        ({"kimg": True}, "training.kimg: is true, but it must be a number"),
+        ({"threads": True}, "training.threads: is true, but it must be a number"),
+        (
+            {"augmentation": {"transforms": {"color"}}},
+            "is the set ['color'], but it must be a list",
+        ),
+        (
             {"monitoring": {"interval_kimg": 0, "patience_evaluations": 3}},
             "monitoring.interval_kimg 0 makes none; set it above 0",
         ),
