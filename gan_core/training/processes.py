@@ -5,6 +5,7 @@ What they agree on goes through here: gradients, statistics of normalisation, de
 
 import contextlib
 import datetime
+import inspect
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -19,6 +20,12 @@ from gan_core.optimizer import without_compiler
 
 # All but the chief wait while it evaluates; whoever dies is noticed by the launcher.
 LONGEST_WAIT = datetime.timedelta(days=7)
+# Of DistributedDataParallel: whether each forward pass sends the buffers. Its name has changed.
+BUFFERS_OPTION = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 class Processes:
@@ -54,7 +61,7 @@ class Processes:
         if self.count == 1:
             return module
         # Statistics of normalisation are already equal, see `share_batch_statistics`.
-        wrapped = AveragedGradients(module, broadcast_buffers=False)
+        wrapped = AveragedGradients(module, **{BUFFERS_OPTION: False})
         wrapped.register_comm_hook(None, average_in_order)
         return wrapped
 

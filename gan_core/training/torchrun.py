@@ -3,8 +3,8 @@
 import errno
 import logging
 import os
+import shutil
 import signal
-import tempfile
 import threading
 import time
 import traceback
@@ -39,6 +39,7 @@ from gan_core.training.processes import joined_processes
 from gan_core.training.stopping import StopRequest
 
 WORKER_LOCK_FILE = WRITER_LOCK_FILE.replace("0", "{rank}")
+LOG_FOLDER = "torchrun"  # its own files, while it runs
 ERROR_FILE = "error.txt"  # what a worker tells the launcher
 WATCHER = "torch.distributed.elastic.multiprocessing.api"  # tells of workers that failed
 WATCH_SECONDS = 0.2
@@ -60,8 +61,13 @@ def train_in_processes(
         )
     if reason := should_stop():
         return reason
-    with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:
-        return _launch(job, folder, should_stop, DefaultLogsSpecs(log_dir=logs))
+    logs = folder / LOG_FOLDER
+    shutil.rmtree(logs, ignore_errors=True)  # of an attempt whose launcher was killed
+    logs.mkdir()
+    try:
+        return _launch(job, folder, should_stop, DefaultLogsSpecs(log_dir=str(logs)))
+    finally:
+        shutil.rmtree(logs, ignore_errors=True)
 
 
 def _launch(

@@ -4,6 +4,7 @@ import datetime
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from gan_core.training.processes import (
     joined_processes,
     share_batch_statistics,
 )
-from gan_core.training.torchrun import WATCH_SECONDS, _pass_on_signal
+from gan_core.training.torchrun import LOG_FOLDER, WATCH_SECONDS, _pass_on_signal
 from tests.gan_core.trainings import (
     journal_rows,
     run_job,
@@ -63,6 +64,7 @@ def train_in_processes(job: TrainingJob, folder: Path) -> None:
     process = start_training(folder)
     _, told = process.communicate()
     assert process.returncode == 0, told
+    assert "Warning" not in told, told
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -100,6 +102,7 @@ def test_two_processes_train_as_one_and_one_continues_what_two_began(
 
 def gradients_of_a_rank(rank: int, folder: Path) -> None:
     """What three processes average: in one go, and where each step is the first of an attempt."""
+    warnings.simplefilter("error")
     torch.manual_seed(0)
     network = nn.Sequential(*[nn.Linear(7, 7) for _ in range(6)])
     inputs = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(rank))
@@ -162,8 +165,11 @@ def test_a_reason_to_stop_is_kept_until_torchrun_listens() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_processes_end_with_a_checkpoint_when_their_launcher_is_told_to_or_killed(
-    number: signal.Signals, make_job: MakeJob, tmp_path: Path
+    number: signal.Signals, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     make_job(kimg=100_000.0, **SHARED).write(tmp_path)
     process = start_training(tmp_path)
     wait_until(lambda: journal_rows(tmp_path, "progress"), "training")
@@ -175,6 +181,7 @@ def test_processes_end_with_a_checkpoint_when_their_launcher_is_told_to_or_kille
     progress = read_progress(tmp_path / CHECKPOINT_FILE)
     assert progress is not None
     assert progress.images > 0
+    assert not list(temporary.glob("torchrun*"))
 
 
 def test_a_killed_process_of_several_is_told_as_too_little_memory(
@@ -209,6 +216,7 @@ def test_what_a_user_can_mend_is_told_by_the_launcher_which_leaves_no_files(
     assert last.startswith("error: the images in")
     assert last.endswith("materialize training_images and the generator again.")
     assert list(temporary.iterdir()) == []
+    assert not (tmp_path / LOG_FOLDER).exists()
 
 
 def test_the_parts_of_all_processes_together_are_those_of_one() -> None:
