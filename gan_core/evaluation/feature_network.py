@@ -20,7 +20,8 @@ from torch import nn
 
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
-from gan_core.evaluation.inception import InceptionNet, find_weights
+from gan_core.evaluation.inception import InceptionNet
+from gan_core.evaluation.inception_weights import find_weights
 from gan_core.evaluation.network_config import (
     CONFIG_FILE,
     WEIGHTS_FILE,

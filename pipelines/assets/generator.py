@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from gan_core.config import PipelineSettings
 from gan_core.errors import FoundryError
 from gan_core.evaluation.curves import Panel, draw_panels, series
 from gan_core.training.job import (
@@ -47,6 +48,7 @@ def _work(stage: StageContext) -> StageResult:
     path = stage.path(images.sha256, network_folder.name, settings.network, training)
     with open_stage(path, resumable=True) as folder:
         if folder.working:
+            _require_second_network(settings)
             inputs: JobInputs = {
                 "image_set": image_folder,
                 "image_set_sha256": images.sha256,
@@ -93,6 +95,15 @@ def _work(stage: StageContext) -> StageResult:
             (folder.working / CURVES_FILE).write_bytes(curves)
     run = tracked_run_if_reachable(stage, path)
     return StageResult(path.name, folder.reused, _metadata(stage.pipeline, path, run))
+
+
+def _require_second_network(settings: PipelineSettings) -> None:
+    """Look for the weights that the evaluation will need; afterwards would be late to find none."""
+    network = settings.feature_network
+    if settings.evaluation.second_network == "inception" and network.kind != "inception":
+        from gan_core.evaluation.inception_weights import find_weights
+
+        find_weights(network.weights, network.weights_sha256)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from gan_core.data.image_set import ImageSet, ImageSplit
 from gan_core.errors import FoundryError
 from gan_core.evaluation.feature_network import FeatureNetwork, make_feature_network
-from gan_core.evaluation.inception import ADDRESS, FILE_NAME, find_weights
+from gan_core.evaluation.inception_weights import ADDRESS, FILE_NAME, find_weights
 from gan_core.evaluation.network_config import saved_weights_sha256
 from gan_core.evaluation.real_images import Networks
 from gan_core.evaluation_settings import INCEPTION_SHA256, FeatureNetworkSettings

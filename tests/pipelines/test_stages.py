@@ -18,6 +18,7 @@ import pytest
 from dagster_shared.serdes import serialize_value
 from mlflow import MlflowClient, artifacts
 
+from gan_core.config import apply_overrides
 from gan_core.data.image_set import open_image_set
 from gan_core.errors import FoundryError
 from gan_core.evaluation.real_images import floor_rows
@@ -646,6 +647,21 @@ def test_images_are_not_measured_with_a_network_of_others(
     fresh.run("raw_images", "training_images")
     with pytest.raises(FoundryError, match="the latest stripes/feature_network is of other images"):
         evaluating.evaluate_images(tmp_path / "images", "stripes")
+
+
+def test_weights_that_the_evaluation_will_need_are_missed_before_the_training(
+    fresh: TinyPipeline, tmp_path: Path
+) -> None:
+    values = {
+        "evaluation.second_network": "inception",
+        "feature_network.weights": str(tmp_path / "w.pth"),
+    }
+    pipeline = replace(fresh, settings=apply_overrides(fresh.settings, values, "this test"))
+    told = failure(pipeline.run())
+    assert f"feature_network.weights is {tmp_path / 'w.pth'}, where there is no file" in told
+    (tmp_path / "w.pth").write_bytes(b"others")
+    assert "but 6726825d" in failure(pipeline.run())
+    assert list((store_folder() / "stripes" / "generator").rglob("job.json")) == []
 
 
 def test_what_is_recorded_is_what_was_trained(fresh: TinyPipeline) -> None:
