@@ -352,8 +352,11 @@ def _choices(key: str) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    section = key.rpartition(".")[0]
     known = setting_keys()
+    within = [name for name in known if name.startswith(f"{key}.")]
+    if within:
+        return f"{key} is a group of settings; name one of {', '.join(within)}"
+    section = key.rpartition(".")[0]
     sections = list(PipelineSettings.model_fields)
     inside = [name for name in known if section and name.rpartition(".")[0] == section]
     siblings = inside or sections

@@ -2,7 +2,8 @@
 
 import re
 
-_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s@]+@")  # a database's may hold a /
+_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s]+@")  # a database's may hold a /, others an @
+_PARAMETER = re.compile(r"(?i)([?&;](?:password|passwd|pwd|token|secret)=)[^\s&;]+")
 
 
 def hide_passwords(text: str) -> str:
@@ -11,7 +12,12 @@ def hide_passwords(text: str) -> str:
     >>> hide_passwords("the database postgresql://ann:secret@host/mlflow")
     'the database postgresql://ann:***@host/mlflow'
     """
-    return _PASSWORD.sub(r"\1:***@", text)
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class FoundryError(Exception):

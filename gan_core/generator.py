@@ -5,6 +5,7 @@ hence the relative imports; nothing here may import the rest of the package.
 """
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from .config import NetworkSettings
-from .errors import FoundryError, UnreadableGeneratorError
+from .errors import FoundryError, UnreadableGeneratorError, first_line
 from .networks import build_generator
 from .released_files import CONFIG_FILE, WEIGHTS_FILE
 
@@ -217,7 +218,7 @@ class ReleasedGenerator:
         """Write `generator.safetensors` and `config.json`."""
         state = {name: value.contiguous() for name, value in self._module.state_dict().items()}
         (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state))
-        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2))
+        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu", called: str | None = None) -> Self:
@@ -252,7 +253,7 @@ class ReleasedGenerator:
         try:
             module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
         except (SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0].rstrip(":")
+            reason = first_line(error).rstrip(":")
             raise UnreadableGeneratorError(
                 f"{called} cannot be loaded ({WEIGHTS_FILE}: {reason}); get it anew, or load it "
                 "with the version of the project that wrote it."
@@ -284,14 +285,17 @@ def load_generator(model: str | Path, device: str = "cpu") -> ReleasedGenerator:
             f"{model} cannot be found without a registry: set MLFLOW_TRACKING_URI to the address "
             "that `gan-foundry doctor` prints."
         )
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=str(model)))
-    except (MlflowException, OSError) as error:
-        raise FoundryError(
-            f"{model} could not be had from the registry at {mlflow.get_registry_uri()} "
-            f"({str(error).splitlines()[0]}); `gan-foundry models` lists what is there."
-        ) from error
-    return ReleasedGenerator.load(folder / REGISTERED_FOLDER, device, str(model))
+    with tempfile.TemporaryDirectory() as temporary:  # MLflow's own would stay
+        try:
+            found = Path(mlflow.artifacts.download_artifacts(str(model), dst_path=temporary))
+            if not any(found.iterdir()):
+                raise FileNotFoundError("it has no files")
+        except (MlflowException, OSError) as error:
+            raise FoundryError(
+                f"{model} could not be had from the registry at {mlflow.get_registry_uri()} "
+                f"({first_line(error)}); `gan-foundry models` lists what is there."
+            ) from error
+        return ReleasedGenerator.load(found / REGISTERED_FOLDER, device, str(model))
 
 
 def check_sampling_arguments(count: int, seed: int, truncation: float) -> None:

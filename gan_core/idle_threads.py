@@ -66,7 +66,7 @@ def waits_for_a_core() -> dict[str, float]:
     found = {}
     for task in os.listdir(TASKS):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            nanoseconds = (TASKS / task / "schedstat").read_text().split()[1]
+            nanoseconds = (TASKS / task / "schedstat").read_text(encoding="utf-8").split()[1]
             found[task] = int(nanoseconds) * 1e-9
     return found
 

@@ -90,9 +90,11 @@ def bless(uri: str, reference: Reference) -> None:
                     **os.environ,
                     "MLFLOW_TRACKING_URI": home.tracking_uri(),
                     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+                    "TMPDIR": temporary,  # MLflow leaves what it downloads
                 },
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=TIMEOUT_SECONDS,
                 check=False,
             )

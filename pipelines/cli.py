@@ -47,6 +47,14 @@ class _Group(click.Group):
         except FoundryError as error:
             error_console().print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
             ctx.exit(EXIT_USER_ERROR)
+        except OSError as error:
+            from pipelines.store import describe_forbidden, is_forbidden
+
+            if not is_forbidden(error):
+                raise
+            text = escape(describe_forbidden(error))
+            error_console().print(f"[red]error:[/] {text}", soft_wrap=True)
+            ctx.exit(EXIT_USER_ERROR)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
@@ -179,7 +187,9 @@ def sample(
     if as_json:
         click.echo(json.dumps(result))
     else:
-        error_console().print(f"{count} images, their grid and archive are in {out}")
+        place = Path(result["grid"]).parent
+        text = f"{count} images, their grid and archive are in {place}"
+        error_console().print(text, markup=False, soft_wrap=True)
 
 
 @main.command()
@@ -209,7 +219,9 @@ def export(model: str, onnx: Path, as_json: bool) -> None:
     else:
         error_console().print(
             f"{onnx}: inputs {', '.join(result['inputs'])}; at most "
-            f"{result['largest_difference']:.1g} from PyTorch's outputs of -1 to 1"
+            f"{result['largest_difference']:.1g} from PyTorch's outputs of -1 to 1",
+            markup=False,
+            soft_wrap=True,
         )
 
 
@@ -230,8 +242,8 @@ def evaluate(images: Path, name: str, as_json: bool) -> None:
         console.print(scores_table(found.summary()))
         for check in found.checks:
             console.print(f"{'✓' if check.passed else '✗'} {check.name}: {check.message}")
-        console.print(f"measured {found.card.line}", soft_wrap=True)
-        console.print(f"second space: {found.second.card.line}", soft_wrap=True)
+        for line in (f"measured {found.card.line}", f"second space: {found.second.card.line}"):
+            console.print(line, markup=False, soft_wrap=True)
 
 
 @main.command()

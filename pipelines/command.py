@@ -1,6 +1,8 @@
 """The program `gan-foundry`, which is also installed where the command line's packages are not."""
 
 import gc
+import io
+import os
 import sys
 
 from gan_core.idle_threads import give_way_to_other_programs
@@ -9,8 +11,19 @@ from gan_core.idle_threads import give_way_to_other_programs
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
+def _let_all_be_shown() -> None:
+    """Print ? for what the terminal's alphabet lacks, and nothing to an output that is closed."""
+    if sys.stdout is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run the command line; without its packages, say what brings them and exit with status 2."""
+    _let_all_be_shown()
     give_way_to_other_programs()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:

@@ -12,7 +12,7 @@ import yaml
 from gan_core.config import PipelineSettings
 from gan_core.data.download import MIRROR_VARIABLE, mirror_base
 from gan_core.errors import FoundryError, hide_passwords
-from pipelines import home, mlflow_database
+from pipelines import home, mlflow_database, tracking
 from pipelines.notification_channels import channel_states, open_channels
 
 RUN_COORDINATOR = "pipelines.run_coordinator"
@@ -67,7 +67,7 @@ def _can_write(problems: list[str]) -> bool:
     probe = store / f".doctor-{os.getpid()}"
     try:
         store.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
+        probe.write_text("", encoding="utf-8")
         probe.unlink()
     except OSError as error:
         problems.append(f"the store {store} cannot be written: {error.strerror}")
@@ -144,12 +144,8 @@ def _database_state(problems: list[str]) -> str:
 
 
 def _server_state(uri: str, problems: list[str]) -> str:
-    import requests
-
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
-    except requests.RequestException as error:
-        problems.append(f"the MLflow server {uri} does not answer: {type(error).__name__}")
+    if problem := tracking.server_problem(uri):
+        problems.append(f"the MLflow server {uri} does not answer: {problem}")
         return "server, not reachable"
     return "server, reachable"
 

@@ -71,14 +71,26 @@ def prepare_home() -> Path:
     try:
         place.mkdir(parents=True, exist_ok=True)
         if not (place / INSTANCE_FILE).exists() and own.exists():
-            shutil.copyfile(own, place / INSTANCE_FILE)
+            _copy_whole(own, place / INSTANCE_FILE)
     except OSError as error:
         raise FoundryError(
             f"DAGSTER_HOME {place} cannot be written ({error.strerror}); set it to a folder that "
             "can."
         ) from error
     os.environ["DAGSTER_HOME"] = str(place)
+    if "MLFLOW_TRACKING_URI" in os.environ:  # for processes that begin elsewhere
+        os.environ["MLFLOW_TRACKING_URI"] = tracking_uri()
     return place
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a file, which nobody ever sees in part; two processes may do so at once."""
+    own = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, own)
+        own.replace(target)
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def store_folder() -> Path:
@@ -112,8 +124,12 @@ def local_tracking_uri() -> str:
 
 
 def tracking_uri() -> str:
-    """MLflow's tracking server or database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
+    """MLflow's tracking server or database; a file of SQLite's at an absolute path."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
+    kind, found, file = configured.partition(":///")
+    if found and kind.partition("+")[0] == "sqlite" and not file.startswith(("/", ":memory:")):
+        return f"{kind}:///{Path.cwd() / file}"
+    return configured
 
 
 def tracks_in_database() -> bool:

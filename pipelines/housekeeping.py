@@ -284,13 +284,17 @@ def _write_pending(runs: list[str], models: list[str]) -> None:
         "models": sorted({*before["models"], *models}),
     }
     partial = (home.home() / PENDING_FILE).with_suffix(".partial")
-    partial.write_text(json.dumps(noted))
+    partial.write_text(json.dumps(noted), encoding="utf-8")
     partial.replace(home.home() / PENDING_FILE)
 
 
 def _read_pending() -> dict[str, list[str]]:
     path = home.home() / PENDING_FILE
-    return json.loads(path.read_text()) if path.exists() else {"runs": [], "models": []}
+    return (
+        json.loads(path.read_text(encoding="utf-8"))
+        if path.exists()
+        else {"runs": [], "models": []}
+    )
 
 
 def _purge(client: "MlflowClient") -> str | None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 from dagster_shared.check import CheckError
 
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, first_line
 from pipelines.home import home, prepare_home
 
 LOCK_FILE = "instance.lock"
@@ -36,7 +36,7 @@ def instance_errors() -> Iterator[None]:
     try:
         yield
     except (sa.exc.SQLAlchemyError, dg.DagsterError, CheckError, ImportError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise FoundryError(
             f"Dagster cannot use DAGSTER_HOME {home()} ({reason}); correct its dagster.yaml, bring "
             "a copy of its databases back, or set DAGSTER_HOME to another folder."

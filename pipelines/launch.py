@@ -314,7 +314,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _raise_failure(status: int, folder: Path, log: Path) -> None:
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     if status == EXIT_USER_ERROR and errors:
         raise FoundryError(errors[-1])

@@ -6,6 +6,7 @@ whoever comes next under the lock sets them if that was cut off.
 
 import datetime
 import getpass
+import os
 import socket
 from typing import TYPE_CHECKING, Literal
 
@@ -70,8 +71,12 @@ class Move(BaseModel):
 
 
 def person() -> str:
-    """Who sits here, for `Move.by`."""
-    return f"person {getpass.getuser()}@{socket.gethostname()}"
+    """Who sits here, for `Move.by`; a container's user may have no name."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid {os.getuid()}"
+    return f"person {name}@{socket.gethostname()}"
 
 
 def read_moves(client: "MlflowClient", model: str) -> list[Move]:

@@ -18,7 +18,7 @@ def describe_machine(device: str) -> str:
 
         processor = torch.cuda.get_device_name()
     else:
-        lines = CPU_FILE.read_text().splitlines() if CPU_FILE.exists() else []
+        lines = CPU_FILE.read_text(encoding="utf-8").splitlines() if CPU_FILE.exists() else []
         names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
         processor = next(names, platform.machine())
     return f"{processor}, torch {version('torch')}"

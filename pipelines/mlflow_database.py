@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from gan_core.disk import is_disk_full
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, first_line
 from pipelines import home
 from pipelines.store import describe_full_disk
 
@@ -73,7 +73,7 @@ def database_errors(uri: str) -> Iterator[None]:
     except (sa.exc.SQLAlchemyError, OSError, ImportError, ValueError) as error:
         if is_disk_full(error):
             raise FoundryError(describe_full_disk(home.home())) from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         remedy = (
             "if it is damaged, bring a copy of it back, or move it away to begin with an empty one"
             if uri == home.local_tracking_uri()

@@ -157,6 +157,7 @@ def look(
         return dg.SkipReason("nothing has changed since the last look"), seen
     if state != seen.state:
         seen = seen.model_copy(update={"state": state, "since": now})
+    seen = seen.model_copy(update={"since": min(seen.since, now)})  # the clock may be set back
     if now - seen.since < quiet_seconds:
         left = quiet_seconds - (now - seen.since)
         return dg.SkipReason(f"the folder changed; it must be quiet for {left:.0f} s more"), seen

@@ -66,6 +66,12 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
             f"{shown}: the folder's name {name!r} is the pipeline's, but Dagster does not take "
             "this word; rename it."
         )
+    model = name.removesuffix("_aliases")
+    if model != name and (file.parent.with_name(model) / PIPELINE_FILE).exists():
+        raise FoundryError(
+            f"{shown}: {name} is the name of the job that moves the aliases of pipeline {model}; "
+            "rename the folder."
+        )
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe one)
     except UnicodeDecodeError:
@@ -75,6 +81,8 @@ def read_pipeline_file(file: Path) -> PipelineSettings:
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise FoundryError(f"{shown}{line} is not valid YAML: {problem}; correct it.") from None
+    except RecursionError:
+        raise FoundryError(f"{shown} is nested too deeply to be read; flatten it.") from None
     except ValueError as error:  # PyYAML's own, of a date that there is not
         raise FoundryError(
             f"{shown} has a value that YAML cannot read ({error}); correct it, or quote it."

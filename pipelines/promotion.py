@@ -16,6 +16,8 @@ from pipelines.registry import BLESSED_TAG, VETOED_TAG, RegisteredVersion
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MOST_REASON = 1000  # characters
+
 
 def after_promotion(before: Aliases, version: int) -> Aliases:
     """The aliases once a version that was not champion is."""
@@ -47,6 +49,7 @@ def promote(
             load, or there is no reason.
     """
     _require_reason(why)
+    by = by or ledger.person()
     with _changing(model) as (client, before):
         found = registry.get_version(client, model, version)
         if before.champion == version:
@@ -55,9 +58,7 @@ def promote(
         if VETOED_TAG in found.tags:
             client.delete_model_version_tag(model, str(version), VETOED_TAG)
         after = after_promotion(before, version)
-        move = ledger.record(
-            client, model, "promote", version, after, by=by or ledger.person(), why=why
-        )
+        move = ledger.record(client, model, "promote", version, after, by=by, why=why)
     notifications.tell_of_move(move, found, log)
     return move
 
@@ -75,6 +76,7 @@ def veto(model: str, version: int, why: str, by: str | None = None) -> Move:
         FoundryError: There is no such version, it is the champion, or there is no reason.
     """
     _require_reason(why)
+    by = by or ledger.person()
     with _changing(model) as (client, before):
         found = registry.get_version(client, model, version)
         if before.champion == version:
@@ -84,9 +86,7 @@ def veto(model: str, version: int, why: str, by: str | None = None) -> Move:
             )
         client.set_model_version_tag(model, str(version), VETOED_TAG, why)
         after = before.model_copy(update=dict.fromkeys(before.of(version)))
-        return ledger.record(
-            client, model, "veto", version, after, by=by or ledger.person(), why=why
-        )
+        return ledger.record(client, model, "veto", version, after, by=by, why=why)
 
 
 def rollback(
@@ -104,7 +104,13 @@ def rollback(
         FoundryError: There is no previous champion, or no reason.
     """
     _require_reason(why)
+    by = by or ledger.person()
     with _changing(model) as (client, before):
+        if before.champion is None and before.previous is not None:
+            raise FoundryError(
+                f"{model} has no champion to go back from; `gan-foundry promote {model} "
+                f"{before.previous}` makes the previous one champion."
+            )
         if before.champion is None or before.previous in (None, before.champion):
             raise FoundryError(
                 f"{model} has no previous champion to go back to; `gan-foundry promote {model} "
@@ -118,9 +124,7 @@ def rollback(
             challenger=before.challenger,
             previous=_champion_before(client, model, before),
         )
-        move = ledger.record(
-            client, model, "rollback", version.version, after, by=by or ledger.person(), why=why
-        )
+        move = ledger.record(client, model, "rollback", version.version, after, by=by, why=why)
     notifications.tell_of_move(move, version, log)
     return move
 
@@ -128,6 +132,16 @@ def rollback(
 def _require_reason(why: str) -> None:
     if not why.strip():
         raise FoundryError("why is empty; say in one sentence why the alias moves.")
+    if len(why) > MOST_REASON:
+        raise FoundryError(
+            f"why has {len(why)} characters, but the ledger takes {MOST_REASON}; say it in one "
+            "sentence."
+        )
+    if not why.isprintable():
+        raise FoundryError(
+            f"why is {why!a}, which holds characters that cannot be shown; write it in one line, "
+            "in UTF-8."
+        )
 
 
 def _require_blessing(version: RegisteredVersion) -> None:

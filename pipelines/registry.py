@@ -147,8 +147,8 @@ def _save_model(files: Path, release: Path, card: str, settings: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "generator"
         shutil.copytree(release, folder)
-        (folder / MODEL_CARD_FILE).write_text(card)
-        (folder / SETTINGS_FILE).write_text(settings)
+        (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+        (folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
         code = carried_package(Path(temporary))
         mlflow.pyfunc.save_model(
             files,

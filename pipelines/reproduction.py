@@ -158,7 +158,9 @@ def _recorded_settings(version: RegisteredVersion, images: Path | None) -> Pipel
             "reproduced; train it anew."
         )
     file = f"{version.uri}/{REGISTERED_FOLDER}/{registry.SETTINGS_FILE}"
-    text = Path(mlflow.artifacts.download_artifacts(file)).read_text()
+    with tempfile.TemporaryDirectory() as temporary:  # MLflow's own would stay
+        copy = Path(mlflow.artifacts.download_artifacts(file, dst_path=temporary))
+        text = copy.read_text(encoding="utf-8")
     try:
         settings = PipelineSettings.model_validate_json(text)
     except ValidationError as error:

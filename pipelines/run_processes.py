@@ -94,7 +94,7 @@ def _tagged_process(tag: str) -> RunProcess | None:
 
 def _boot() -> str:
     """The name that the system gave to its latest boot."""
-    return BOOT_FILE.read_text().strip()
+    return BOOT_FILE.read_text(encoding="utf-8").strip()
 
 
 def _state_and_start(number: int) -> tuple[str, float]:

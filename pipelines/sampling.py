@@ -71,13 +71,19 @@ def sample_model(
         raise FoundryError(f"--out {out} is the working folder; name a new one.")
     opened = open_model(model)
     generator = opened.generator
-    partial = _own_name_beside(out)
+    # A folder that is there may be one that cannot be replaced, such as a container's volume.
+    inside = out.exists()
+    partial = _own_name_beside(out / "images" if inside else out)
     try:
         partial.mkdir(parents=True)
         export_samples(generator, count, seed, truncation, partial)
         if stops:
             export_animation(generator, stops, seed, truncation, partial / ANIMATION_FILE)
-        partial.replace(out)
+        if inside:
+            for path in partial.iterdir():
+                path.replace(out / path.name)
+        else:
+            partial.replace(out)
     except OSError as error:
         raise FoundryError(
             f"--out {out} cannot be written ({error.strerror}); name another folder."

@@ -63,7 +63,7 @@ class Service:
     def require_alive(self) -> None:
         """Raise FoundryError with the end of its log if it has ended."""
         if self.process.poll() is not None:
-            lines = self.log.read_text(errors="replace").splitlines()
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
             raise FoundryError(
                 f"{self.name} ended with status {self.process.returncode} "
                 f"({lines[-1] if lines else 'no output'}); its log is {self.log}."

@@ -52,7 +52,7 @@ class Origin(BaseModel):
     def read(cls, training: Path) -> "Origin | None":
         """Of a training folder; None if it began from scratch."""
         file = training / START_FOLDER / ORIGIN_FILE
-        return cls.model_validate_json(file.read_text()) if file.exists() else None
+        return cls.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def pinned_start(model: str, start_from: str | int) -> str | int:
@@ -122,7 +122,7 @@ def fetch_start(
             sha256=file_sha256(folder / WEIGHTS_FILE),
             with_discriminator=_fetch_discriminator(client, version, folder),
         )
-        (folder / ORIGIN_FILE).write_text(origin.model_dump_json(indent=2))
+        (folder / ORIGIN_FILE).write_text(origin.model_dump_json(indent=2), encoding="utf-8")
         sync_folder(folder)  # the job, which is written next, refers to it
         folder.rename(training / START_FOLDER)
     return origin

@@ -5,10 +5,12 @@ progress lies beside it as `<key>.partial`, guarded by a lock.
 """
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import filelock
 
@@ -68,6 +70,20 @@ def open_stage(path: Path, *, resumable: bool = False) -> Iterator[StageFolder]:
                 raise FoundryError(describe_full_disk(path.parent)) from error
             raise
         working.rename(path)  # whole, also after a power cut: what it holds is on the disk
+
+
+def is_forbidden(error: BaseException) -> TypeGuard[OSError]:
+    """Whether an error names a file or folder that this user may not read or write."""
+    forbidden = (errno.EACCES, errno.EPERM, errno.EROFS)
+    return isinstance(error, OSError) and error.errno in forbidden and bool(error.filename)
+
+
+def describe_forbidden(error: OSError) -> str:
+    """One sentence about it."""
+    return (
+        f"{error.filename} cannot be read or written ({error.strerror}); let this user do so, or "
+        "set DAGSTER_HOME to a folder of its own."
+    )
 
 
 def describe_full_disk(folder: Path) -> str:

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 from gan_core.config import PipelineSettings, flat_settings
 from gan_core.disk import is_disk_full
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, first_line
 from gan_core.training.journal import read_journal
 from pipelines import home, mlflow_database
 from pipelines.portable_settings import without_places
-from pipelines.store import describe_full_disk
+from pipelines.store import describe_forbidden, describe_full_disk, is_forbidden
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -256,10 +256,27 @@ def tracking_errors() -> Iterator[None]:
     except (MlflowException, OSError) as error:
         if is_disk_full(error):
             raise FoundryError(describe_full_disk(home.home())) from error
+        if is_forbidden(error):
+            raise FoundryError(describe_forbidden(error)) from error
         raise FoundryError(
-            f"MLflow at {home.tracking_uri()} cannot be used ({str(error).splitlines()[0]}); check "
+            f"MLflow at {home.tracking_uri()} cannot be used ({first_line(error)}); check "
             "MLFLOW_TRACKING_URI and that the server runs."
         ) from error
+
+
+def server_problem(uri: str) -> str | None:
+    """Why a tracking server does not answer, asked as MLflow asks it; None if it does."""
+    _before_import()
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    who = get_default_host_creds(uri.rstrip("/"))
+    try:
+        answer = http_request(who, "/health", "GET", max_retries=0, timeout=5)
+    except (MlflowException, OSError) as error:
+        return first_line(error)
+    return None if answer.ok else f"status {answer.status_code}"
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:

@@ -9,8 +9,9 @@ import time
 import dagster as dg
 import filelock
 import requests
+from rich.console import Console
 
-from gan_core.errors import FoundryError
+from gan_core.errors import FoundryError, hide_passwords
 from pipelines import home, tracking
 from pipelines.devices import POOL, visible_gpus
 from pipelines.instance import make_databases
@@ -42,16 +43,7 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
     console = error_console()
     home.require_checkout()
     daemon_lock = filelock.FileLock(home.prepare_home() / LOCK_FILE)
-    try:
-        daemon_lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        if not read_only:  # pages that only show can do without
-            raise FoundryError(
-                f"another `gan-foundry ui` has the daemon of {home.home()}, and Dagster supports "
-                "one; use its pages, stop it, or show others beside it with --read-only, --port "
-                "and --mlflow-port."
-            ) from error
-    with_daemon = daemon_lock.is_locked
+    with_daemon = _becomes_first(daemon_lock, read_only)
     own_mlflow = not home.tracking_uri().startswith(("http://", "https://"))
     for number in (port, mlflow_port) if own_mlflow else (port,):
         require_free(number, "--port and --mlflow-port")
@@ -78,7 +70,10 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
         if with_daemon:
             workspace = ("--workspace", str(home.WORKSPACE_FILE))
             services.start("dagster-daemon", "dagster-daemon", "run", *workspace)
-        _wait_until_up(services, [f"{dagster_address}/server_info", f"{mlflow_address}/health"])
+        own = [f"{dagster_address}/server_info", *([f"{own_address}/health"] * own_mlflow)]
+        _wait_until_up(services, own)
+        if not own_mlflow:
+            _tell_if_it_is_down(console, mlflow_address)
         console.print(f"Dagster  {dagster_address}\nMLflow   {mlflow_address}\nCtrl-C stops both.")
         while True:
             for name in services.start_again():
@@ -91,6 +86,32 @@ def serve(port: int, mlflow_port: int, read_only: bool = False) -> None:
             signal.signal(number, signal.SIG_IGN)
         services.stop()
         daemon_lock.release()
+
+
+def _becomes_first(lock: filelock.BaseFileLock, read_only: bool) -> bool:
+    """Whether the home has no other daemon; pages that only show can do without one.
+
+    Raises:
+        FoundryError: It has, and these are to change things.
+    """
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        if read_only:
+            return False
+        raise FoundryError(
+            f"another `gan-foundry ui` has the daemon of {home.home()}, and Dagster supports "
+            "one; use its pages, stop it, or show others beside it with --read-only, --port "
+            "and --mlflow-port."
+        ) from error
+    return True
+
+
+def _tell_if_it_is_down(console: Console, mlflow_address: str) -> None:
+    """Say so where a tracking server elsewhere does not answer: trainings do not wait for it."""
+    if problem := tracking.server_problem(home.tracking_uri()):
+        text = f"MLflow at {mlflow_address} does not answer ({hide_passwords(problem)}); "
+        console.print(f"{text}trainings go on without it", markup=False, soft_wrap=True)
 
 
 def _raise_stop(*_: object) -> None:

@@ -67,7 +67,7 @@ def open_image_set(folder: Path) -> ImageSet:
     """
     if not (folder / DESCRIPTION_FILE).exists():
         raise FoundryError(f"{folder} holds no prepared images; materialize training_images again.")
-    description = json.loads((folder / DESCRIPTION_FILE).read_text())
+    description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     images = np.load(folder / IMAGES_FILE, mmap_mode="r")
     labels = np.load(folder / LABELS_FILE)
     cut = description["counts"]["train"]

@@ -105,7 +105,7 @@ def list_images(settings: DataSettings, folder: Path) -> RawImages:
         "licence": raw.licence,
         "sha256": raw.sha256,
     }
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2))
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
     return raw
 
 
@@ -118,7 +118,7 @@ def _write_preview(examples: dict[int, list[np.ndarray]], file: Path) -> None:
 
 def open_raw_images(folder: Path) -> tuple[RawImages, Source]:
     """The listed set in a folder, and the source that reads its images."""
-    summary = json.loads((folder / SUMMARY_FILE).read_text())
+    summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
     source = open_source(DataSettings(**summary["data"]), folder / SOURCE_FOLDER)
     fields = {key: summary[key] for key in ("class_names", "set_aside", "licence", "sha256")}
     return RawImages(pd.read_parquet(folder / MANIFEST_FILE), **fields), source

@@ -92,7 +92,7 @@ def prepare_images(raw_folder: Path, settings: DataSettings, folder: Path) -> Im
         "counts": {TRAIN: counts[TRAIN], HELD_OUT: counts[HELD_OUT]},
         "licence": raw.licence,
     }
-    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
+    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2), encoding="utf-8")
     return open_image_set(folder)
 
 

@@ -167,7 +167,7 @@ class FeatureNetwork:
         else:
             state = {name: value.contiguous() for name, value in self._net.state_dict().items()}
             (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state))
-        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2))
+        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:

@@ -51,7 +51,7 @@ class FeatureNetworkConfig(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> Self:
         """That of the network saved in a folder."""
-        return cls(**json.loads((folder / CONFIG_FILE).read_text()))
+        return cls(**json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
 
 
 def saved_weights_sha256(folder: Path) -> str:

@@ -155,13 +155,13 @@ class RealImages:
             floors[name] = metrics
         contiguous = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
         (folder / TENSORS_FILE).write_bytes(safetensors.numpy.save(contiguous))
-        (folder / FLOOR_FILE).write_text(json.dumps(floors, indent=2))
+        (folder / FLOOR_FILE).write_text(json.dumps(floors, indent=2), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "RealImages":
         """Read what `save` wrote."""
         tensors = safetensors.numpy.load((folder / TENSORS_FILE).read_bytes())
-        floors = json.loads((folder / FLOOR_FILE).read_text())
+        floors = json.loads((folder / FLOOR_FILE).read_text(encoding="utf-8"))
         spaces = {
             name: RealSpace.from_tensors(
                 {

@@ -215,12 +215,12 @@ class Evaluation(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Put the evaluation into a folder."""
-        (folder / EVALUATION_FILE).write_text(self.model_dump_json(indent=2))
+        (folder / EVALUATION_FILE).write_text(self.model_dump_json(indent=2), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":
         """The evaluation in a folder."""
-        return cls.model_validate_json((folder / EVALUATION_FILE).read_text())
+        return cls.model_validate_json((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
 
 
 def _plain(value: float) -> float | None:

@@ -79,7 +79,7 @@ def _train_alone(folder: Path, should_stop: StopRequest) -> str | None:
         ) from None
     try:
         with filelock.FileLock(folder / LOCK_FILE, timeout=0):
-            (folder / OWNER_FILE).write_text(str(os.getpid()))
+            (folder / OWNER_FILE).write_text(str(os.getpid()), encoding="utf-8")
             # torch takes seconds to import
             if job.training.launcher == "torchrun":
                 from gan_core.training.torchrun import train_in_processes

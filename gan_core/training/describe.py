@@ -48,7 +48,7 @@ def draw_grid(generator: ReleasedGenerator, seed: int, file: Path) -> None:
 
 def _processor_name() -> str:
     """As Linux names it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()

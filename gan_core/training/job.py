@@ -47,7 +47,7 @@ def describe_owner(folder: Path, lock_file: str) -> str:
     if Path(lock_file).name != LOCK_FILE:
         return "a process that an earlier attempt left"
     owner = folder / OWNER_FILE
-    return f"process {owner.read_text() if owner.exists() else 'unknown'}"
+    return f"process {owner.read_text(encoding='utf-8') if owner.exists() else 'unknown'}"
 
 
 class TrainingJob(BaseModel):
@@ -117,7 +117,7 @@ class TrainingJob(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> "TrainingJob":
         """The job of a training folder."""
-        return cls.model_validate_json((folder / JOB_FILE).read_text())
+        return cls.model_validate_json((folder / JOB_FILE).read_text(encoding="utf-8"))
 
     def write(self, folder: Path) -> None:
         """Put the job into a training folder."""

@@ -94,9 +94,9 @@ def _launch(
         # The one that failed first has told the reason; the others lost their connection.
         statuses = [failure.exitcode for failure in error.failures.values()]
         if EXIT_USER_ERROR in statuses:
-            raise FoundryError((folder / ERROR_FILE).read_text()) from None
+            raise FoundryError((folder / ERROR_FILE).read_text(encoding="utf-8")) from None
         if EXIT_OUT_OF_MEMORY in statuses:
-            raise OutOfMemoryError((folder / ERROR_FILE).read_text()) from None
+            raise OutOfMemoryError((folder / ERROR_FILE).read_text(encoding="utf-8")) from None
         if EXIT_DISK_FULL in statuses:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
         if EXIT_INTERRUPTED in statuses:
@@ -159,10 +159,10 @@ def _train_as_one(folder_name: str, launcher: int) -> str | None:
             reason = train(job, folder, should_stop, processes)
         except FoundryError as error:
             if rank == 0:
-                (folder / ERROR_FILE).write_text(str(error))
+                (folder / ERROR_FILE).write_text(str(error), encoding="utf-8")
             os._exit(EXIT_USER_ERROR)
         except OutOfMemoryError as error:
-            (folder / ERROR_FILE).write_text(str(error))
+            (folder / ERROR_FILE).write_text(str(error), encoding="utf-8")
             os._exit(EXIT_OUT_OF_MEMORY)
         except OSError as error:
             if not is_disk_full(error):

@@ -338,7 +338,7 @@ def _log(run: "TrackedRun", decision: Decision, reason: str) -> None:
     run.log_metrics({f"gate/{name}": value for name, value in decision.numbers.items()})
     with tempfile.TemporaryDirectory() as temporary:
         numbers = Path(temporary) / "comparison.json"
-        numbers.write_text(decision.comparison.model_dump_json(indent=2))
+        numbers.write_text(decision.comparison.model_dump_json(indent=2), encoding="utf-8")
         picture = Path(temporary) / GATE_PICTURE
         save_png(decision.pictures, picture, display_scale(decision.pictures, PICTURE_PIXELS))
         run.log_files([numbers, picture], GATE_FOLDER)

@@ -105,17 +105,21 @@ def test_a_run_registers_at_a_remote_server_is_sampled_from_there_and_collected_
     assert version.run_id == run.info.run_id
     assert not (own_home / "mlflow").exists()
 
-    # The command line and a program of one's own fetch the same generator from there.
+    # The command line and a program of one's own fetch the same generator from there, and leave
+    # no copy of it.
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     sampled = run_command(
         own_home,
         *("sample", "digits", "-n", "8", "--seed", "3", "--out", str(tmp_path / "samples")),
         "--json",
         MLFLOW_TRACKING_URI=server,
+        TMPDIR=str(temporary),
     )
     assert sampled.status == 0, sampled.stderr
     loaded = subprocess.run(
         [sys.executable, "-c", LOADER, sampled.json["archive"]],
-        env=subprocess_environment(MLFLOW_TRACKING_URI=server),
+        env=subprocess_environment(MLFLOW_TRACKING_URI=server, TMPDIR=str(temporary)),
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -124,6 +128,7 @@ def test_a_run_registers_at_a_remote_server_is_sampled_from_there_and_collected_
     )
     assert loaded.returncode == 0, loaded.stderr
     assert not (own_home / "mlflow").exists()
+    assert list(temporary.iterdir()) == []
 
     # What nothing needs any more is deleted there; its files are the server's.
     old = client.create_run(

@@ -1,6 +1,8 @@
 """The command line: its mistakes, each one sentence, and what it tells programs."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,7 @@ def assert_nothing_started(home: Path) -> None:
         (["digits", "--set", "training.kimg=0"], ["training.kimg is 0", "greater than 0"]),
         (["digits", "--set", "training.loss=hinges"], ["training.loss", "'minimax'"]),
         (["digits", "--set", "network.conditional=[1]"], ["network.conditional is [1]"]),
+        (["digits", "--set", "training=5"], ["training is a group of settings; name one of train"]),
         (["digits", "--set", "training.kimg"], ["must have the form key=value"]),
         (["digits", "--set", "training.kimg=[1"], ["not valid YAML"]),
         (["digits", "--set", "data.resolution=30"], ["30x30", "multiples of 4"]),
@@ -328,6 +331,52 @@ def test_a_sample_with_an_interpolation_holds_pngs_grid_archive_and_animation(
     }
     assert shown["interpolation"] == str(out / "interpolation.gif")
     assert len(list((out / "images").iterdir())) == 3
+
+
+def test_an_empty_folder_is_filled_where_it_is_and_named_as_it_is(
+    model_folder: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "v[red]"
+    out.mkdir()
+    number = out.stat().st_ino  # of a container's volume, which cannot be replaced
+    result = invoke("sample", model_folder, "-n", "3", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert str(out) in result.stderr
+    assert out.stat().st_ino == number
+    assert {path.name for path in out.iterdir()} == {"grid.png", "samples.npz", "images"}
+
+
+def test_a_file_that_one_may_not_read_is_one_sentence(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(own_home / "instance.lock"))
+
+    monkeypatch.setattr("pipelines.instance.filelock.FileLock", forbidden)
+    told = f"{own_home / 'instance.lock'} cannot be read or written (Permission denied); let this"
+    assert_refused(invoke("run", "digits"), told)
+    monkeypatch.setattr("pipelines.mlflow_database.filelock.FileLock", forbidden)
+    (own_home / "mlflow").mkdir()
+    (own_home / "mlflow" / "mlflow.db").touch()
+    assert_refused(invoke("models"), told)
+
+
+LATIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(("redirection", "environment"), [("", LATIN), (">&-", {}), (">&-", LATIN)])
+def test_a_terminal_of_few_letters_or_none_stops_nothing(
+    two_versions: None, redirection: str, environment: dict[str, str]
+) -> None:
+    program = Path(sys.executable).with_name("gan-foundry")
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{program} models mnist {redirection}"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (b"champion" in done.stdout) == (not redirection)
 
 
 def test_a_sample_leaves_what_lies_beside_it_and_the_working_folder(

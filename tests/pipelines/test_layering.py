@@ -1,7 +1,11 @@
 """Who imports whom: what a process has loaded after importing a layer."""
 
+import ast
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import PROJECT
 from tests.loaded_modules import packages, run_alone
 
 LOAD_DEFINITIONS = """
@@ -40,3 +44,13 @@ def test_the_learning_part_imports_neither_dagster_nor_mlflow_nor_the_pipelines(
 def test_importing_gan_core_itself_does_not_wait_for_torch(tmp_path: Path) -> None:
     code = "import gan_core, json, sys; print(json.dumps({'modules': sorted(sys.modules)}))"
     assert "torch" not in packages(run_alone(code, tmp_path)["modules"])
+
+
+@pytest.mark.parametrize("package", ["gan_core", "pipelines"])
+def test_text_files_are_utf_8_whatever_the_machine_prefers(package: str) -> None:
+    for file in sorted((PROJECT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                named = {keyword.arg for keyword in node.keywords}
+                if node.func.attr in ("read_text", "write_text"):
+                    assert "encoding" in named, f"{file}:{node.lineno}"

@@ -107,6 +107,12 @@ def test_a_folder_that_is_still_written_to_starts_nothing(watch: Watch, images: 
     assert found(watch.look(QUIET_SECONDS)) == "27 images, none of them listed before"
 
 
+def test_a_clock_that_is_set_back_delays_no_run(watch: Watch, images: Path) -> None:
+    watch.look(15)
+    watch.look(-1e6)
+    assert found(watch.look(QUIET_SECONDS)) == "24 images, none of them listed before"
+
+
 def test_images_behind_a_link_are_watched_too(watch: Watch, images: Path, tmp_path: Path) -> None:
     shutil.move(images / "b", tmp_path / "elsewhere")
     (images / "b").symlink_to(tmp_path / "elsewhere")

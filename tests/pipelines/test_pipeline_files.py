@@ -157,6 +157,21 @@ def test_folders_have_names_that_dagster_takes(tmp_path: Path) -> None:
     assert build_pipeline(longest.parent.name, settings).assets
 
 
+def test_a_pipeline_is_not_called_as_the_job_of_another(tmp_path: Path) -> None:
+    content = "  data: {source: digits, resolution: 16}"
+    for name in ("faces_aliases", "faces"):
+        (tmp_path / name).mkdir()
+        file = write(tmp_path / name / "defs.yaml", content)
+        assert read_pipeline_file(file)  # alone
+    told = "faces_aliases is the name of the job that moves the aliases of pipeline faces; rename"
+    assert told in error_of(tmp_path / "faces_aliases" / "defs.yaml")
+
+
+def test_a_file_that_is_nested_without_end_is_told(file: Path) -> None:
+    file.write_text("[" * 5000)
+    assert "is nested too deeply to be read; flatten it" in error_of(file)
+
+
 def test_a_file_of_the_project_is_named_as_seen_from_the_project() -> None:
     with pytest.raises(FoundryError, match=r"^pipelines/home\.py"):
         read_pipeline_file(PROJECT / "pipelines" / "home.py")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,38 @@ def test_the_challenger_that_is_promoted_is_challenger_no_more(client: MlflowCli
     for challenger, expected in ((2, None), (3, 3)):
         before = Aliases(champion=1, challenger=challenger)
         assert promotion.after_promotion(before, 2).challenger == expected
+
+
+def test_a_user_without_a_name_is_told_by_number(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(ledger.getpass, "getuser", nameless)
+    promote_all(1)
+    by = promotion.promote(MODEL, 2, "sharper").by
+    assert re.fullmatch(rf"person uid {os.getuid()}@.+", by)
+
+
+def test_who_cannot_be_told_leaves_nothing_half_moved(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> str:
+        raise RuntimeError
+
+    promote_all(1, 2)
+    monkeypatch.setattr(ledger, "person", broken)
+    with pytest.raises(RuntimeError):
+        promotion.rollback(MODEL, "blurred")
+    assert VETOED_TAG not in client.get_model_version(MODEL, "2").tags
+
+
+def test_without_a_champion_the_previous_one_is_named(client: MlflowClient) -> None:
+    promote_all(1, 2)
+    client.delete_registered_model_alias(MODEL, "champion")
+    with pytest.raises(FoundryError, match=f"`gan-foundry promote {MODEL} 1` makes the previous"):
+        promotion.rollback(MODEL, "blurred")
 
 
 def test_rolling_back_goes_the_way_back_step_by_step(client: MlflowClient) -> None:
@@ -124,8 +157,13 @@ def test_what_cannot_be_is_a_sentence_and_changes_nothing(client: MlflowClient) 
         promotion.promote(MODEL, 1, "why not")
     with pytest.raises(FoundryError, match=r"tiny version 1 is the champion; `gan-foundry rollb"):
         promotion.veto(MODEL, 1, "no")
-    with pytest.raises(FoundryError, match=r"why is empty; say in one sentence"):
-        promotion.veto(MODEL, 2, " ")
+    for why, told in (
+        (" ", "why is empty; say in one sentence"),
+        ("x" * 1001, r"why has 1001 characters, but the ledger takes 1000"),
+        ("sch\udce4rfer", r"why is 'sch\\udce4rfer', which holds characters that cannot be shown"),
+    ):
+        with pytest.raises(FoundryError, match=told):
+            promotion.veto(MODEL, 2, why)
     for act in (promotion.promote, promotion.veto):
         with pytest.raises(FoundryError, match=r"tiny has no version 9; it has 1, 2, 3, 4\."):
             act(MODEL, 9, "no")

@@ -1,5 +1,6 @@
 """MLflow's side of a training."""
 
+import errno
 import io
 import json
 import subprocess
@@ -231,6 +232,7 @@ def test_an_address_of_no_known_kind_is_a_sentence(monkeypatch: pytest.MonkeyPat
     [
         "postgresql+nodriver://ann:secret@host/mlflow",
         "postgresql+nodriver://ann:a/secret@host/mlflow",
+        "postgresql+nodriver://ann:p@secret@host/mlflow",
         "http://ann:secret@127.0.0.1:9",
     ],
 )
@@ -240,6 +242,26 @@ def test_the_password_of_an_address_is_not_told(uri: str, monkeypatch: pytest.Mo
         open_run("digits", SETTINGS, "key1", {})
     assert "://ann:***@" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_the_password_among_an_addresss_parameters_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = "postgresql+nodriver://host/mlflow?user=ann&Password=secret&x=1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(FoundryError, match=r"user=ann&Password=\*\*\*&x=1 cannot be used"):
+        open_run("digits", SETTINGS, "key1", {})
+
+
+def test_a_file_that_one_may_not_read_is_not_blamed_on_the_server() -> None:
+    with pytest.raises(FoundryError) as caught, tracking.tracking_errors():
+        raise PermissionError(errno.EACCES, "Permission denied", "/home/of/root")
+    assert str(caught.value).startswith("/home/of/root cannot be read or written (Permission den")
+    with (
+        pytest.raises(FoundryError, match=r"cannot be used \(OSError\)"),
+        tracking.tracking_errors(),
+    ):
+        raise OSError
 
 
 def test_links_to_pages_hold_no_user(monkeypatch: pytest.MonkeyPatch) -> None:
