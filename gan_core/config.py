@@ -355,7 +355,7 @@ def _unknown_key(key: str) -> str:
     known = setting_keys()
     within = [name for name in known if name.startswith(f"{key}.")]
     if within:
-        return f"{key} is a group of settings; name one of {', '.join(within)}"
+        return f"{key} is not a setting but a group of them; name one of {', '.join(within)}"
     section = key.rpartition(".")[0]
     sections = list(PipelineSettings.model_fields)
     inside = [name for name in known if section and name.rpartition(".")[0] == section]

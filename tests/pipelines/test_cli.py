@@ -46,7 +46,7 @@ def assert_nothing_started(home: Path) -> None:
         (["digits", "--set", "training.kimg=0"], ["training.kimg is 0", "greater than 0"]),
         (["digits", "--set", "training.loss=hinges"], ["training.loss", "'minimax'"]),
         (["digits", "--set", "network.conditional=[1]"], ["network.conditional is [1]"]),
-        (["digits", "--set", "training=5"], ["training is a group of settings; name one of train"]),
+        (["digits", "--set", "training=5"], ["training is not a setting but a group"]),
         (["digits", "--set", "training.kimg"], ["must have the form key=value"]),
         (["digits", "--set", "training.kimg=[1"], ["not valid YAML"]),
         (["digits", "--set", "data.resolution=30"], ["30x30", "multiples of 4"]),
