@@ -72,7 +72,13 @@ class Course:
             self._tell("start", **describe_training(self._trainer))
             self.write_grid()
         elif self._trainer.budget_was_raised:
-            self._tell("budget_raised", total_kimg=self._job.total_images / 1000)
+            best = self._watch.best
+            begin = best.images if best and self._is_at_snapshot else self.images
+            self._tell(
+                "budget_raised",
+                total_kimg=self._job.total_images / 1000,
+                from_kimg=begin / 1000,
+            )
         return self
 
     def __exit__(

@@ -247,7 +247,8 @@ class Trainer:
         self.progress = found
         if stopped_by_alarm and found.watch.best is not None:  # not what the alarm was about
             self.return_to_snapshot(folder, found.watch.best.images)
-            self.progress = found.model_copy(update={"watch": found.watch.rolled_back()})
+            returned = {"watch": found.watch.rolled_back(), "is_at_snapshot": True}
+            self.progress = found.model_copy(update=returned)
 
     def return_to_snapshot(self, folder: Path, images_shown: int) -> None:
         """Take the players of a snapshot; data, latents and schedule go on from here."""

@@ -249,6 +249,10 @@ def test_a_raised_budget_continues_a_stopped_training_from_its_best_snapshot(
     trainer.released().save(tmp_path)
     assert (tmp_path / WEIGHTS_FILE).read_bytes() == best
     assert (trainer.progress.images, trainer.progress.watch.roll_backs) == (128, 1)
+    found(class_coverage=[1.0] * 2, distance=[6.0, 6.0])
+    run_job(make_job(kimg=0.192, **settings), tmp_path)
+    (raised,) = journal_rows(tmp_path, "budget_raised")
+    assert (raised["images"], raised["from_kimg"]) == (128, 0.032)
 
 
 def test_a_raised_budget_begins_patience_anew(
