@@ -4,6 +4,8 @@ import gc
 import io
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 from gan_core.idle_threads import give_way_to_other_programs
 
@@ -21,9 +23,18 @@ def _let_all_be_shown() -> None:
             stream.reconfigure(errors="replace")
 
 
+def have_a_home() -> None:
+    """Name one where there is none, as of a container's user: MLflow asks when it is imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+
+
 def main() -> None:
     """Run the command line; without its packages, say what brings them and exit with status 2."""
     _let_all_be_shown()
+    have_a_home()
     give_way_to_other_programs()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:

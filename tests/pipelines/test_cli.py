@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import pwd
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from click.testing import CliRunner, Result
 from gan_core import samples
 from pipelines import registry, tracking
 from pipelines.cli import main
+from pipelines.command import have_a_home
 from pipelines.home import PROJECT
 from tests.pipelines.models import release_generator
 from tests.running_ui import free_port
@@ -359,6 +362,19 @@ def test_a_file_that_one_may_not_read_is_one_sentence(
     (own_home / "mlflow").mkdir()
     (own_home / "mlflow" / "mlflow.db").touch()
     assert_refused(invoke("models"), told)
+
+
+def test_a_user_without_a_home_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setenv("HOME", "/home/ann")
+    have_a_home()
+    assert os.environ["HOME"] == "/home/ann"
+    monkeypatch.delenv("HOME")
+    have_a_home()
+    assert Path.home() == Path(tempfile.gettempdir())
 
 
 LATIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
