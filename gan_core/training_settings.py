@@ -172,7 +172,9 @@ class TrainingSettings(Settings):
         "2017), `relativistic` pairing (Jolicoeur-Martineau 2019).",
     )
     r1_gamma: Annotated[float, Field(ge=0.0)] = Field(
-        0.3, description="Weight of the R1 gradient penalty on real images; 0 switches it off."
+        0.3,
+        description="Weight of the R1 gradient penalty on real images, as the discriminator sees "
+        "them (augmented); 0 switches it off.",
     )
     r2_gamma: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="Weight of the R2 gradient penalty on generated images."
