@@ -51,7 +51,9 @@ class DataSettings(Settings):
         "steps, multiples of 2^(n - 1), and at least 2^n.",
     )
     channels: Annotated[int, Field(ge=1, le=4)] = Field(
-        3, description="1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."
+        3,
+        description="1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Where there is no alpha, what is "
+        "transparent shows black.",
     )
     fit: Literal["pad", "crop", "stretch"] = Field(
         "crop",

@@ -3,7 +3,8 @@
 import re
 
 _PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s]+@")  # a database's may hold a /, others an @
-_PARAMETER = re.compile(r"(?i)([?&;](?:password|passwd|pwd|token|secret)=)[^\s&;]+")
+_TELLING = "passw|pwd|token|secret|sig|key|credential|auth"  # in names of parameters
+_PARAMETER = re.compile(rf"(?i)([?&;][^\s=&;]*(?:{_TELLING})[^\s=&;]*=)[^\s&;]+")
 
 
 def hide_passwords(text: str) -> str:

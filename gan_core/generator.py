@@ -105,7 +105,8 @@ class ReleasedGenerator:
 
         Args:
             count: How many.
-            seed: From 0 to 2^63 - 1; the same seed gives the same images.
+            seed: From 0 to 2^63 - 1; the same seed gives the same images. PyTorch's generator of
+                latents takes the last 32 bits of it.
             labels: One class a image, shape (count,); by default drawn with the classes'
                 frequencies in the training data. Not read by an unconditional generator.
             truncation: Above 0, up to 1; latents are multiplied by it.
@@ -117,7 +118,12 @@ class ReleasedGenerator:
             FoundryError: An argument is out of its range.
         """
         batches = self.sample_batches(count, seed=seed, labels=labels, truncation=truncation)
-        return np.concatenate([batch.images for batch in batches])
+        images = np.empty((count, *self.config.shape), np.uint8)
+        filled = 0
+        for batch in batches:
+            images[filled : filled + len(batch.images)] = batch.images
+            filled += len(batch.images)
+        return images
 
     def sample_batches(
         self,

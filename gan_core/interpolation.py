@@ -27,7 +27,7 @@ def spherical(begin: torch.Tensor, end: torch.Tensor, shares: torch.Tensor) -> t
     """
     cosine = torch.dot(begin / begin.norm(), end / end.norm()).clamp(-1.0, 1.0)
     angle = torch.acos(cosine)
-    if angle < 1e-6:
+    if torch.sin(angle) < 1e-6:  # in one line, where there is no shortest way around
         return torch.lerp(begin, end, shares[:, None])
     weights = torch.stack([torch.sin((1 - shares) * angle), torch.sin(shares * angle)], dim=1)
     return weights / torch.sin(angle) @ torch.stack([begin, end])

@@ -31,6 +31,7 @@ KEYS = ("inputs", "params")
 MOST_IMAGES = 10_000  # in one answer, with
 MOST_VALUES = 20_000_000  # of all pixels and channels together
 MOST_BYTES = 1_000_000  # of a question
+STOP_SECONDS = 5  # for answers that are under way
 EVERYTHING = re.compile("/")  # it has no pages
 
 
@@ -52,7 +53,14 @@ def serve_model(model: str, port: int, tell: Callable[[str], None]) -> None:
     opened = open_model(model)
     app = build_app(opened)
     tell(f"{opened.title} at http://{HOST}:{port}/invocations, Ctrl-C stops")
-    uvicorn.run(app, host=HOST, port=port, log_level="warning")
+    uvicorn.run(
+        app,
+        host=HOST,
+        port=port,
+        log_level="warning",
+        # Somebody may have asked for many images and read none.
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
 
 
 def build_app(opened: "OpenedModel") -> "ASGIApp":

@@ -6,6 +6,7 @@ import PIL.ImageOps
 
 from gan_core.config import DataSettings
 
+BACKGROUND = (0, 0, 0, 255)  # as `pad` fills up
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 RESAMPLING = PIL.Image.Resampling.LANCZOS
 
@@ -13,11 +14,17 @@ RESAMPLING = PIL.Image.Resampling.LANCZOS
 def fit_image(image: PIL.Image.Image, settings: DataSettings) -> np.ndarray:
     """Bring one picture to the settings' size and channels.
 
+    Where these have no alpha, what is transparent shows black: the colour below it is whatever the
+    program left there that wrote the file.
+
     Returns:
         uint8, shape (height, width, channels).
     """
     if image.mode.startswith("I;16"):
         image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if settings.channels in (1, 3) and image.has_transparency_data:
+        seen = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", seen.size, BACKGROUND), seen)
     image = image.convert(MODES[settings.channels])
     size = (settings.width, settings.height)
     if image.size != size:

@@ -139,18 +139,27 @@ def _check_undecodable(
 def _split(manifest: pd.DataFrame, held_out_fraction: float, seed: int) -> pd.Series:
     """Hold out the same share of every class, chosen by content.
 
-    Equal images always fall on the same side, and adding images moves few of the others.
+    Equal images always fall on the same side, and adding images moves few of the others. An image
+    of more copies than are wanted stays to be learned from, and one at least of each class.
     """
     held_out: set[str] = set()
+    orders: list[list[str]] = []
     for _, members in manifest.groupby("label"):
         copies = members["sha256"].value_counts()
         order = sorted(copies.index, key=lambda digest: _rank(seed, digest))
+        orders.append(order)
         wanted = round(held_out_fraction * len(members))
-        for digest in order[:-1]:  # one at least stays to be learned from
-            if wanted <= 0:
-                break
-            held_out.add(digest)
-            wanted -= int(copies[digest])
+        chosen: list[str] = []
+        for digest in order[:-1]:
+            if int(copies[digest]) <= wanted:
+                chosen.append(digest)
+                wanted -= int(copies[digest])
+        if not chosen and wanted > 0 and len(order) > 1:  # all are too many: the fewest, then
+            chosen.append(min(order[:-1], key=lambda digest: int(copies[digest])))
+        held_out.update(chosen)
+    for order in orders:  # of an image that lies in other classes too, too
+        if held_out.issuperset(order):
+            held_out.discard(order[-1])
     return manifest["sha256"].isin(held_out).map({True: HELD_OUT, False: TRAIN})
 
 

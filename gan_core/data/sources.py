@@ -6,6 +6,7 @@ What the images are made into is the business of `preparation`.
 import contextlib
 import hashlib
 import io
+import lzma
 import os
 import struct
 import zipfile
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import numpy as np
 import PIL.Image
@@ -37,6 +39,10 @@ DECODE_ERRORS = (
     TypeError,
     struct.error,
     PIL.Image.DecompressionBombError,
+)
+UNREADABLE = (  # what reading a file, or an archive's entry, raises
+    *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 DAMAGED_EXIF = (TypeError, ValueError, KeyError, SyntaxError, OSError, struct.error)
 SPLIT_FOLDERS = {"train": TRAIN, "test": HELD_OUT}
@@ -98,10 +104,16 @@ def _open(content: bytes) -> PIL.Image.Image:
 
     Those that it should be are tried first: Pillow tries forty before it comes to WebP.
     """
+    if not content:
+        raise PIL.UnidentifiedImageError("it is empty, damaged, encrypted or closed to us")
     try:
         return PIL.Image.open(io.BytesIO(content), formats=IMAGE_FORMATS)
     except PIL.UnidentifiedImageError:
+        pass
+    try:
         return PIL.Image.open(io.BytesIO(content))  # its name is that of another format
+    except PIL.UnidentifiedImageError:  # whose text names an address in this memory
+        raise PIL.UnidentifiedImageError("it is of no known format") from None
 
 
 class Source(ABC):
@@ -249,7 +261,7 @@ class ImageFolder(Source):
             address = self.settings.archive
             direct = "://" in address
             remote = RemoteFile(
-                address.rpartition("/")[2] if direct else address,
+                _file_name(address) if direct else address,
                 f"sha256:{self.settings.sha256}",
                 (address,) if direct else (),
             )
@@ -259,7 +271,7 @@ class ImageFolder(Source):
     def place(self) -> Path:
         """The folder or zip that holds the images."""
         if self.settings.archive is not None:
-            return self.folder / self.settings.archive.rpartition("/")[2]
+            return self.folder / _file_name(self.settings.archive)
         return Path(str(self.settings.path)).expanduser()
 
     @cached_property
@@ -278,12 +290,14 @@ class ImageFolder(Source):
         elif is_archive:
             try:
                 with zipfile.ZipFile(place) as archive:
-                    infos = [info for info in archive.infolist() if not info.is_dir()]
+                    infos = archive.infolist()
             except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
                 raise FoundryError(
                     f"data.path {place} is a damaged zip file ({error}); bring it anew."
                 ) from None
-            found = {PurePosixPath(info.filename): info for info in infos}
+            # Some programs of Windows write its separator.
+            names = {info.filename.replace("\\", "/"): info for info in infos}
+            found = {PurePosixPath(name): info for name, info in names.items() if name[-1:] != "/"}
         elif exists:
             raise FoundryError(
                 f"data.path {place} is neither a folder nor a zip file; give a folder of PNG, "
@@ -305,8 +319,18 @@ class ImageFolder(Source):
     def _wrapped(self) -> bool:
         """Whether one folder is around all class folders, as archivers like to make them."""
         names = list(self._files)
-        one_root = len({name.parts[0] for name in names}) == 1
-        return one_root and all(len(name.parts) > 2 for name in names)
+        if len({name.parts[0] for name in names}) > 1:
+            return False
+        inside = {len(name.parts) > 2 for name in names}
+        if len(inside) > 1:
+            raise self._mixed(next(name for name in names if len(name.parts) == 2))
+        return inside == {True}
+
+    def _mixed(self, loose: PurePosixPath) -> FoundryError:
+        return FoundryError(
+            f"{self.place} mixes class folders with images outside them, such as {loose}; "
+            "move every image into a class folder, or none."
+        )
 
     def _parts(self, name: PurePosixPath) -> tuple[str, ...]:
         return name.parts[1:] if self._wrapped else name.parts
@@ -332,10 +356,8 @@ class ImageFolder(Source):
     def class_names(self) -> list[str]:
         folders = {self._class_folder(name) for name in self._files}
         if None in folders and len(folders) > 1:
-            loose = next(name for name in self._files if self._class_folder(name) is None)
-            raise FoundryError(
-                f"{self.place} mixes class folders with images outside them, such as {loose}; "
-                "move every image into a class folder, or none."
+            raise self._mixed(
+                next(name for name in self._files if self._class_folder(name) is None)
             )
         return sorted(folder for folder in folders if folder is not None)
 
@@ -352,6 +374,11 @@ class ImageFolder(Source):
                     SPLIT_FOLDERS[self._parts(name)[0]] if self._has_splits else None,
                     None if folder is None else labels[folder],
                 )
+
+
+def _file_name(address: str) -> str:
+    """What an archive is called here: the last part of its address, without what is asked there."""
+    return urlsplit(address).path.rpartition("/")[2] or "archive"
 
 
 def files_below(folder: Path, around: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
@@ -414,7 +441,7 @@ def _read(archive: zipfile.ZipFile | None, file: Path | zipfile.ZipInfo) -> byte
         if archive is None or isinstance(file, Path):
             return Path(str(file)).read_bytes()
         return archive.read(file)
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError):
+    except UNREADABLE:
         return b""
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 SEED = 0
-CHUNK = 1000
+CHUNK_VALUES = 2**22  # pixels times channels looked at at once as fp32: 16 MB
 SEARCH_CHUNK = 2000
 FEW = 64  # images looked at at once, where each pixel takes many bytes
 POOLED_SIDE = 14
@@ -30,9 +30,10 @@ class Neighbours:
 def pooled(images: np.ndarray) -> np.ndarray:
     """Images averaged down to at most `POOLED_SIDE` pixels a side, uint8, shape (n, values)."""
     sides = (min(images.shape[1], POOLED_SIDE), min(images.shape[2], POOLED_SIDE))
+    chunk = _images_at_once(images)
     parts = [
         F.adaptive_avg_pool2d(
-            torch.from_numpy(np.asarray(images[start : start + CHUNK], np.float32)).permute(
+            torch.from_numpy(np.asarray(images[start : start + chunk], np.float32)).permute(
                 0, 3, 1, 2
             ),
             sides,
@@ -40,9 +41,13 @@ def pooled(images: np.ndarray) -> np.ndarray:
         .round()
         .to(torch.uint8)
         .flatten(1)
-        for start in range(0, len(images), CHUNK)
+        for start in range(0, len(images), chunk)
     ]
     return torch.cat(parts).numpy()
+
+
+def _images_at_once(images: np.ndarray) -> int:
+    return max(1, CHUNK_VALUES // max(1, int(np.prod(images.shape[1:]))))
 
 
 def nearest_images(
@@ -66,19 +71,18 @@ def nearest_images(
         others = torch.from_numpy(pooled_training[start : start + SEARCH_CHUNK]).float()
         # Half the squared distance, without the norm that all of a row share.
         scores = torch.addmm(others.square().sum(1) / 2, flat, others.T, alpha=-1)
-        scores, found = scores.topk(min(count, len(others)), largest=False)
+        scores, near = scores.topk(min(count, len(others)), largest=False)
         least, order = torch.cat([least, scores], dim=1).topk(count, largest=False)
-        rows = torch.cat([rows, found + start], dim=1).gather(1, order)
-    own = torch.from_numpy(np.array(images, np.float32)).flatten(1)
-    exact = torch.stack(
-        [
-            (torch.from_numpy(np.array(training[column], np.float32)).flatten(1) - own)
-            .square()
-            .sum(1)
-            for column in rows.T.numpy()
-        ],
-        dim=1,
-    )
+        rows = torch.cat([rows, near + start], dim=1).gather(1, order)
+    chunk = _images_at_once(images)
+    parts = []
+    for start in range(0, len(images), chunk):
+        own = torch.from_numpy(np.array(images[start : start + chunk], np.float32)).flatten(1)
+        columns = rows[start : start + chunk].T.numpy()
+        found = (torch.from_numpy(np.array(training[column], np.float32)) for column in columns)
+        squares = [(other.flatten(1) - own).square_().sum(1) for other in found]
+        parts.append(torch.stack(squares, dim=1))
+    exact = torch.cat(parts)
     nearest, best = exact.min(1)
     return Neighbours(
         nearest.double().sqrt().numpy(), rows.gather(1, best[:, None]).squeeze(1).numpy()

@@ -50,4 +50,5 @@ RAW_IMAGES = Stage(
     description="The images as their source has them: downloaded or found, verified, counted, and "
     "listed in a manifest with label, split, size and hash.",
     kinds=frozenset({"python", "pandas", "parquet"}),
+    version="2",
 )

@@ -54,4 +54,5 @@ TRAINING_IMAGES = Stage(
     "array with labels.",
     upstream=("raw_images",),
     kinds=frozenset({"python", "numpy"}),
+    version="2",
 )

@@ -207,6 +207,15 @@ def test_our_own_server_gives_the_same_images_and_refuses_what_mlflows_lets_pass
         for body in ('{"inputs": [1.5]}', '{"inputs": [1], "params": {"sed": 7}}'):
             status, answer = curl(f"{address}/invocations", body)
             assert status == 400, answer
+        # Somebody asks for many images and reads none.
+        body = json.dumps({"inputs": [0] * 3000})
+        question = f"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        question += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(question.encode())
+            client.recv(1)  # the answer is under way
+            server.terminate()
+            server.wait(20)
     finally:
-        server.terminate()
-        server.wait(20)
+        server.kill()
+        server.wait()

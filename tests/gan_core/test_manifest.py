@@ -83,7 +83,7 @@ def test_an_image_that_does_not_decode_is_named_and_set_aside(
     folder = image_folder({"cat": 100}, size=(4, 4))
     (folder / "cat" / "0042.png").write_bytes(b"no image")
     raw = list_folder(folder, tmp_path / "raw")
-    assert [item["name"] for item in raw.set_aside] == ["cat/0042.png"]
+    assert raw.set_aside == [{"name": "cat/0042.png", "problem": "it is of no known format"}]
     assert "cat/0042.png" not in set(raw.manifest["name"])
     assert len(raw.manifest) == 99
     summary = json.loads((tmp_path / "raw" / SUMMARY_FILE).read_text())
@@ -102,10 +102,13 @@ def test_more_than_one_percent_of_undecodable_images_is_an_error(
     assert list((tmp_path / "raw").iterdir()) == []
 
 
-def test_a_damaged_entry_of_a_zip_is_set_aside(image_folder: MakeFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_entry_of_a_zip_is_set_aside(
+    kind: int, image_folder: MakeFolder, tmp_path: Path
+) -> None:
     folder = image_folder({"cat": 100}, size=(4, 4))
     archive = tmp_path / "images.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(archive, "w", kind) as file:
         for path in sorted(folder.rglob("*.png")):
             file.writestr(str(path.relative_to(folder)), path.read_bytes() + bytes(400))
         damaged = file.getinfo("cat/0042.png")
@@ -182,6 +185,32 @@ def test_equal_images_in_two_classes_fall_on_the_same_side(
     images = frame([label for label, _ in rows], [str(content) for _, content in rows])
     sides = _split(images, 0.2, seed).groupby(images["sha256"]).nunique()
     assert (sides == 1).all()
+
+
+def test_an_image_of_many_copies_is_learned_from() -> None:
+    hashes = ["not available"] * 40 + [f"{index}" for index in range(60)]
+    images = frame([0] * 100, hashes)
+    for seed in range(50):
+        split = _split(images, 0.2, seed)
+        assert (split[:40] == TRAIN).all()
+        assert (split == HELD_OUT).sum() == 20
+
+
+def test_where_all_have_too_many_copies_the_fewest_are_held_out() -> None:
+    images = frame([0] * 12, ["a"] * 4 + ["b"] * 4 + ["c"] * 4)
+    split = _split(images, 0.2, 0)
+    assert (split == HELD_OUT).sum() == 4
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=30),
+    st.integers(0, 100),
+)
+def test_every_class_is_learned_from(rows: list[tuple[int, int]], seed: int) -> None:
+    images = frame([label for label, _ in rows], [str(content) for _, content in rows])
+    split = _split(images, 0.5, seed)
+    for label, members in images.groupby("label"):
+        assert (split[members.index] == TRAIN).any(), label
 
 
 def test_added_images_move_few_of_the_others() -> None:

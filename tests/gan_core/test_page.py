@@ -111,6 +111,8 @@ def test_interpolation_begins_and_ends_at_its_latents_at_equal_angles() -> None:
     torch.testing.assert_close(
         spherical(begin, begin, torch.tensor([0.0, 0.5])), begin.repeat(2, 1)
     )
+    opposite = spherical(torch.tensor([1.0]), torch.tensor([-0.5]), torch.linspace(0, 1, 4))
+    torch.testing.assert_close(opposite, torch.tensor([[1.0], [0.5], [0.0], [-0.5]]))
 
 
 def test_grids_of_latents_have_a_row_each(make_generator: MakeGenerator) -> None:

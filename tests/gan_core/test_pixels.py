@@ -20,6 +20,7 @@ def random_images(count: int, seed: int = 0) -> np.ndarray:
 
 def test_the_nearest_image_is_found_across_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gan_core.evaluation.pixels.SEARCH_CHUNK", 30)
+    monkeypatch.setattr("gan_core.evaluation.pixels.CHUNK_VALUES", 200)  # three images
     images, training = random_images(10), random_images(95, 1)
     found = nearest_images(images, training, pooled(training))
     differences = images[:, None].astype(float) - training[None]

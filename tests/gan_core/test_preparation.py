@@ -58,6 +58,26 @@ def test_crop_keeps_the_centre() -> None:
     assert (found > 200).all()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["RGBA", "P"])
+def test_what_is_transparent_is_black(kind: str, channels: int) -> None:
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[:] = (255, 0, 255, 0)  # what some program left below
+    pixels[4:12, 4:12] = (200, 200, 200, 255)
+    picture = PIL.Image.fromarray(pixels)
+    if kind == "P":
+        picture = picture.quantize(4)
+    found = fitted(picture, "crop", 16, channels).copy()
+    assert (found[4:12, 4:12] == 200).all()
+    found[4:12, 4:12] = 0
+    assert (found == 0).all()
+
+
+def test_alpha_that_is_asked_for_is_kept() -> None:
+    pixels = np.full((16, 16, 4), 100, np.uint8)
+    assert (fitted(PIL.Image.fromarray(pixels), "crop", 16, 4) == pixels).all()
+
+
 def test_pad_keeps_all_and_adds_black_bars() -> None:
     found = fitted(PIL.Image.new("L", (40, 20), 255), "pad", 16)
     assert found.shape == (16, 16, 1)

@@ -284,6 +284,19 @@ def test_a_zip_reads_like_the_folder(image_folder: MakeFolder, tmp_path: Path) -
     assert read(archive, tmp_path) == read(folder, tmp_path)
 
 
+def test_a_zip_of_windows_reads_like_the_folder(image_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = image_folder({"train/a": 2, "train/b": 1, "test/a": 1})
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "._0000.png").write_bytes(b"left by an archiver")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("train\\", b"")
+        for path in folder.rglob("*.png"):
+            info = zipfile.ZipInfo(str(path.relative_to(folder)))
+            info.filename = info.filename.replace("/", "\\")
+            archive.writestr(info, path.read_bytes())
+    assert read(tmp_path / "images.zip", tmp_path) == read(folder, tmp_path)
+
+
 def test_a_damaged_zip_is_named(image_folder: MakeFolder, tmp_path: Path) -> None:
     archive = zip_folder(image_folder({"a": 1}), tmp_path / "images.zip")
     archive.write_bytes(archive.read_bytes().replace(b"PK\x01\x02", b"PK\xff\x02"))
@@ -321,6 +334,33 @@ def test_loose_images_beside_class_folders_are_an_error(
     folder = image_folder({"cat": 2, "": 1})
     with pytest.raises(FoundryError, match=r"mixes class folders .* such as 0000\.png"):
         read(folder, tmp_path)
+
+
+def test_a_loose_image_within_the_folder_around_class_folders_is_an_error(
+    image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = image_folder({"set/cat": 2, "set/dog": 2})
+    assert read(folder, tmp_path)[0] == ["cat", "dog"]
+    (folder / "set" / "cat" / "0000.png").rename(folder / "set" / "cover.png")
+    with pytest.raises(FoundryError, match=r"mixes class folders .* such as set/cover\.png"):
+        read(folder, tmp_path)
+
+
+def test_an_archive_is_called_by_its_path_alone(image_folder: MakeFolder, tmp_path: Path) -> None:
+    archive = zip_folder(image_folder({"a": 1, "b": 1}), tmp_path / "faces.zip")
+    settings = DataSettings(
+        source="image_folder",
+        archive=f"https://example.org/faces.zip?sig={'x' * 300}",
+        sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
+    )
+    (tmp_path / "source").mkdir()
+    shutil.copyfile(archive, tmp_path / "source" / "faces.zip")
+    source = open_source(settings, tmp_path / "source")
+    source.download()  # it is there
+    assert source.class_names == ["a", "b"]
+    (tmp_path / "source" / "faces.zip").unlink()
+    with pytest.raises(FoundryError, match=r"^faces.zip could not be downloaded: .*sig=\*\*\* \("):
+        source.download()
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
