@@ -6,6 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from gan_core.errors import FoundryError
 from pipelines.assets.stage import failure_of
@@ -69,6 +70,7 @@ def build_alias_job(model: str) -> dg.JobDefinition:
 
     @dg.job(
         name=f"{model}_aliases",
+        tags={MAX_RETRIES_TAG: "0"},  # a move that was made is not made again
         description=f"Promote, veto or roll back versions of the registered model {model}.",
     )
     def aliases() -> None:

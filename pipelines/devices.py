@@ -21,6 +21,7 @@ from pipelines.environment import environment
 CPU = "cpu"
 POOL = "gpu"  # Dagster's, of the stages that train
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
+UUID_BEGIN = "GPU-"
 POLL_SECONDS = 1.0
 QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.free", "--format=csv,noheader,nounits")
 QUERY_SECONDS = 30.0
@@ -56,15 +57,16 @@ def visible_gpus() -> list[Gpu]:
             f"{program} has not answered for {QUERY_SECONDS:g} s; repair the GPU's driver, or set "
             "training.device to cpu."
         ) from None
-    if asked.returncode != 0:  # a driver without a GPU
-        return []
-    rows = [[part.strip() for part in line.split(",")] for line in asked.stdout.splitlines()]
+    lines = [[part.strip() for part in line.split(",")] for line in asked.stdout.splitlines()]
+    # Beside them stand warnings; a driver without a GPU says so in one line, and fails.
+    rows = [line for line in lines if len(line) == 3 and line[1].startswith(UUID_BEGIN)]
     # Where the memory is the machine's own, or not ours to see, its size is no number.
     gpus = [Gpu(index, uuid, int(free) if free.isdigit() else 0) for index, uuid, free in rows]
     visible = os.environ.get(VISIBLE_VARIABLE)
     if visible is not None:
         named = [name.strip() for name in visible.split(",")]
-        gpus = [gpu for gpu in gpus if gpu.index in named or gpu.uuid in named]
+        begins = tuple(name for name in named if name.startswith(UUID_BEGIN))  # as CUDA takes it
+        gpus = [gpu for gpu in gpus if gpu.index in named or gpu.uuid.startswith(begins)]
     return sorted(gpus, key=lambda gpu: -gpu.free_mebibytes)
 
 

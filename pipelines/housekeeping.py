@@ -26,7 +26,7 @@ from gan_core.errors import FoundryError
 from pipelines import home, ledger, registry, tracking
 from pipelines.instance import open_quiet_instance
 from pipelines.materializations import data_version
-from pipelines.pipeline_files import pipeline_files
+from pipelines.pipeline_files import load_pipeline, pipeline_files
 from pipelines.registry import RegisteredVersion
 from pipelines.run_files import cannot_remove, files_of_runs, remove_files_of_deleted_runs
 from pipelines.run_processes import end_dead_runs
@@ -143,7 +143,11 @@ def kept_versions(
     """The newest, those with an alias, the ledger's last champions, and what is not ours to judge.
 
     A vetoed version stays: it is what keeps the same weights from coming back. So does one that a
-    training of these began with, because they could not be reproduced without it.
+    training of these began with, because they could not be reproduced without it, and one that the
+    pipeline's next training will begin with.
+
+    Raises:
+        FoundryError: What the next training begins with cannot be read.
     """
     moves = reversed(ledger.read_moves(client, model))
     champions = dict.fromkeys(move.after.champion for move in moves if move.after.champion)
@@ -155,6 +159,10 @@ def kept_versions(
         *(version.version for version in versions if registry.WEIGHTS_TAG not in version.tags),
         *list(champions)[:CHAMPIONS_KEPT],
     }
+    if model in pipeline_files() and isinstance(
+        start := load_pipeline(model).training.start_from, int
+    ):
+        kept.add(start)
     staying = [version for version in versions if version.version in kept]
     return kept | {int(v.tags[registry.START_TAG]) for v in staying if registry.START_TAG in v.tags}
 
@@ -445,6 +453,8 @@ def _remove(folder: Path) -> None:
     with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock, timeout=0):
         going = folder.with_name(f"{folder.name}{REMOVED_SUFFIX}")
         try:
+            if going.exists():  # of a call that was cut off
+                shutil.rmtree(going)
             folder.rename(going)
             shutil.rmtree(going)
         except OSError as error:

@@ -5,7 +5,7 @@ folder has been quiet since, are the images hashed and compared with those of th
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -61,15 +61,27 @@ def state_of_files(data: DataSettings) -> list[tuple[str, int, int]]:
     return sorted((str(file), status.st_size, status.st_mtime_ns) for file, status in found)
 
 
-def image_hashes(data: DataSettings) -> dict[str, str]:
+def image_hashes(data: DataSettings, set_aside: Collection[str] = ()) -> dict[str, str]:
     """SHA-256 of every image, by its name.
+
+    Args:
+        data: Where they lie.
+        set_aside: Names of images that did not decode; those that still do not have an empty hash.
 
     Raises:
         FoundryError: There are none, or they are arranged in a way that cannot be read.
     """
-    from gan_core.data.sources import open_source
+    from gan_core.data.sources import DECODE_ERRORS, SourceImage, open_source
 
-    return {image.name: image.sha256 for image in open_source(data, Path())}
+    def found(image: SourceImage) -> str:
+        if image.name in set_aside:
+            try:
+                image.measure()
+            except DECODE_ERRORS:
+                return ""
+        return image.sha256
+
+    return {image.name: found(image) for image in open_source(data, Path())}
 
 
 def listed_hashes(instance: dg.DagsterInstance, pipeline: str) -> dict[str, str] | None:
@@ -92,10 +104,7 @@ def listed_hashes(instance: dg.DagsterInstance, pipeline: str) -> dict[str, str]
 def difference(now: Mapping[str, str], before: Mapping[str, str]) -> str:
     """How many images were added, removed and changed, as a sentence; empty if none were."""
     added, removed = now.keys() - before.keys(), before.keys() - now.keys()
-    # Of what did not decode no hash is known; when it is repaired, the run will tell.
-    changed = {
-        name for name in now.keys() & before.keys() if before[name] and now[name] != before[name]
-    }
+    changed = {name for name in now.keys() & before.keys() if now[name] != before[name]}
     counts = {"added": len(added), "removed": len(removed), "changed": len(changed)}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
@@ -161,12 +170,13 @@ def look(
     if now - seen.since < quiet_seconds:
         left = quiet_seconds - (now - seen.since)
         return dg.SkipReason(f"the folder changed; it must be quiet for {left:.0f} s more"), seen
+    before = listed_hashes(instance, pipeline)
+    set_aside = {name for name, sha256 in (before or {}).items() if not sha256}
     try:
-        hashes = image_hashes(data)
+        hashes = image_hashes(data, set_aside)
     except FoundryError as error:
         return dg.SkipReason(str(error)), seen
     seen = seen.model_copy(update={"settled": state})
-    before = listed_hashes(instance, pipeline)
     if before is None:
         found = f"{len(hashes)} images, none of them listed before"
     elif not (found := difference(hashes, before)):

@@ -1,13 +1,15 @@
 """Pictures of a study: every trial across its parameters, and how much each parameter matters."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import TrialState
+
+from gan_core.errors import first_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,11 +50,11 @@ def draw_plots(study: optuna.Study, folder: Path) -> Plots:
     from optuna.visualization import matplotlib as drawings
 
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    names = sorted(name.partition(".")[2] for name in complete[0].params)
+    names = axis_names(complete[0].params)
 
     def parallel() -> "Axes":
         axes = drawings.plot_parallel_coordinate(study, target_name=DISTANCE)
-        # Optuna sorts the parameters, cuts their names off, and draws the worst nearly white.
+        # Optuna cuts long names off, and draws the worst nearly white.
         axes.set_xticklabels([DISTANCE, *names], rotation=15, ha="right")
         for lines in axes.collections:
             lines.set_cmap("viridis")
@@ -61,11 +63,17 @@ def draw_plots(study: optuna.Study, folder: Path) -> Plots:
     def importances() -> "Axes":
         return drawings.plot_param_importances(study, evaluator=evaluator, target_name=DISTANCE)
 
-    files = (
-        _draw(folder / PARALLEL_FILE, parallel, width_inches=3 + 2.5 * len(names)),
-        _draw(folder / IMPORTANCE_FILE, importances, width_inches=8),
-    )
-    return Plots(files, None)
+    first = _draw(folder / PARALLEL_FILE, parallel, width_inches=3 + 2.5 * len(names))
+    try:
+        second = _draw(folder / IMPORTANCE_FILE, importances, width_inches=8)
+    except RuntimeError as error:  # fANOVA's, of trials that hardly differ
+        return Plots((first,), f"plots: {first}; no importances ({first_line(error).rstrip('.')})")
+    return Plots((first, second), None)
+
+
+def axis_names(parameters: Iterable[str]) -> list[str]:
+    """The names of settings without their groups, in the order in which Optuna draws them."""
+    return [name.partition(".")[2] for name in sorted(parameters)]
 
 
 def _draw(path: Path, plot: "Callable[[], Axes]", width_inches: float) -> Path:

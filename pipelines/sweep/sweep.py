@@ -244,9 +244,9 @@ class _Course:
         self.runs.finish_missing(over)
         for _, _, folder in over:
             remove_weights(folder)
-        plots = draw_plots(self.study.optuna, self.folder)
         winner = choose_winner(records, self.settings, file)
         files = write_winner(self.folder, winner)
+        plots = draw_plots(self.study.optuna, self.folder)
         distances = [record.distance for record in records if record.outcome == "complete"]
         metrics = {"sweep/trials": float(len(records))}
         if distances:

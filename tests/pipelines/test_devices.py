@@ -109,6 +109,24 @@ def test_a_driver_without_gpus_leaves_the_cpu(set_gpus: SetGpus) -> None:
         assert names == (CPU,)
 
 
+def test_a_gpu_is_used_although_the_driver_warns_of_it(set_gpus: SetGpus, tmp_path: Path) -> None:
+    set_gpus(1000, 3000, status=14)  # one's infoROM is corrupted
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.write_text(program.read_text().replace("#!/bin/sh", "#!/bin/sh\necho 'WARNING: x, y'"))
+    with devices_to_oneself("auto", 1, nobody_waits) as names:
+        assert names == ("GPU-1",)
+
+
+def test_a_gpu_can_be_named_by_the_beginning_of_its_uuid(
+    set_gpus: SetGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_gpus(*[1000] * 12)
+    monkeypatch.setenv(VISIBLE_VARIABLE, "GPU-10,GPU-11")
+    assert {gpu.uuid for gpu in visible_gpus()} == {"GPU-10", "GPU-11"}
+    monkeypatch.setenv(VISIBLE_VARIABLE, "GPU-1")
+    assert {gpu.uuid for gpu in visible_gpus()} == {"GPU-1", "GPU-10", "GPU-11"}
+
+
 def test_trainings_on_the_cpu_leave_the_gpus_to_others(set_gpus: SetGpus) -> None:
     set_gpus(1000)
     with (

@@ -14,7 +14,14 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from gan_core.errors import FoundryError
 from gan_core.generator import load_generator
-from pipelines import housekeeping, ledger, promotion, registry, tracking
+from pipelines import (
+    housekeeping,
+    ledger,
+    pipeline_files,
+    promotion,
+    registry,
+    tracking,
+)
 from pipelines.cli import main
 from pipelines.home import reproduction_folder, store_folder
 from pipelines.housekeeping import Collection, Plan, collect, kept_versions
@@ -186,6 +193,28 @@ def test_the_ledgers_last_two_champions_stay_without_an_alias(mlflow_home: Path)
     assert ledger.current_aliases(client, MODEL).champion == 2
 
 
+def test_the_version_that_the_next_training_begins_with_stays(
+    mlflow_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = register_versions(6)
+    for version in range(1, 7):
+        client.set_model_version_tag(MODEL, str(version), registry.WEIGHTS_TAG, f"w{version}")
+    versions = registry.versions(client, MODEL)
+    assert kept_versions(client, MODEL, versions, 1) == {6}
+    file = tmp_path / MODEL / "defs.yaml"
+    file.parent.mkdir()
+    monkeypatch.setattr(pipeline_files, "DEFS_FOLDER", tmp_path)
+    for start, kept in (("4", {6, 4}), ("champion", {6})):
+        file.write_text(
+            f"type: {pipeline_files.COMPONENT_TYPE}\nattributes:\n"
+            f"  data: {{source: digits, resolution: 16}}\n  training: {{start_from: {start}}}\n"
+        )
+        assert kept_versions(client, MODEL, versions, 1) == kept
+    file.write_text("type: other")
+    with pytest.raises(FoundryError, match="type is 'other'"):
+        kept_versions(client, MODEL, versions, 1)
+
+
 def test_the_champion_of_a_rollback_that_was_cut_off_stays(
     mlflow_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,8 +245,10 @@ def test_work_that_is_locked_stays(tmp_path: Path) -> None:
     with filelock.FileLock(tmp_path / "key.lock"):
         housekeeping._remove(folder)
         assert folder.exists()
+    (tmp_path / "key.partial.removed" / "left").mkdir(parents=True)  # by a call that was cut off
     housekeeping._remove(folder)
     assert not folder.exists()
+    assert not (tmp_path / "key.partial.removed").exists()
 
 
 def test_what_somebody_else_made_or_threw_away_stays(mlflow_home: Path) -> None:

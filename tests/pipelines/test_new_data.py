@@ -17,7 +17,7 @@ from gan_core.config import DataSettings, PipelineSettings
 from gan_core.errors import FoundryError
 from gan_core.operation_settings import OWNER
 from pipelines.components.gan_pipeline import build_pipeline
-from pipelines.new_data import Seen, look, state_of_files
+from pipelines.new_data import Seen, difference, image_hashes, look, state_of_files
 from pipelines.settings_overrides import RESOURCE_KEY, SettingsOverrides
 from tests.pipelines.tiny_pipeline import TinyPipeline, open_pipeline, tiny_settings
 
@@ -139,6 +139,18 @@ def test_a_folder_that_is_closed_to_us_is_named(
 
     monkeypatch.setattr(Path, "stat", closed)
     assert "cannot be read (Permission denied)" in reason(watch.look(15))
+
+
+def test_an_image_that_was_set_aside_and_is_repaired_has_changed(images: Path) -> None:
+    data = DataSettings(source="image_folder", path=str(images))
+    broken = images / "a" / "0000.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    before = image_hashes(data, {"a/0000.png"})
+    assert before["a/0000.png"] == ""
+    assert difference(image_hashes(data, {"a/0000.png"}), before) == ""
+    broken.write_bytes(whole)
+    assert difference(image_hashes(data, {"a/0000.png"}), before) == "1 changed"
 
 
 def test_files_that_were_only_touched_start_nothing(watch: Watch, images: Path) -> None:

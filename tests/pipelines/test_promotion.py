@@ -242,6 +242,11 @@ def launch(**values: object) -> dg.ExecuteInProcessResult:
     )
 
 
+def test_a_move_that_was_made_is_not_made_again_when_its_run_dies() -> None:
+    # The instance's settings start other runs again.
+    assert build_alias_job(MODEL).tags["dagster/max_retries"] == "0"
+
+
 def test_the_same_is_done_by_a_job_in_dagsters_pages(client: MlflowClient) -> None:
     done = launch(action="PROMOTE", version=2, why="as seen in the pages")
     assert done.success

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from pipelines.run import RunInterruptedError, StageCrashedError
 from pipelines.start_weights import Origin
 from pipelines.sweep import place, study, sweep, trial
 from pipelines.sweep.mlflow_runs import STATE_TAG, SWEEP_TAG, SweepRuns
-from pipelines.sweep.plots import Plots
+from pipelines.sweep.plots import Plots, axis_names, draw_plots
 from pipelines.sweep.sweep import SweepResult
 from tests.conftest import PROJECT, subprocess_environment
 from tests.gan_core.trainings import train_here, wait_until
@@ -473,6 +474,46 @@ def test_where_the_own_settings_are_the_best_it_says_so_and_writes_no_diff(
         "2 of 2 trials: nothing is better than the pipeline's own settings, which reach 3.000"
     )
     assert not (result.folder / "winner.diff").exists()
+
+
+def test_axes_have_the_names_of_what_optuna_draws_there() -> None:
+    import matplotlib as mpl
+    from optuna.visualization.matplotlib import plot_parallel_coordinate
+
+    study = optuna.create_study()
+    spaces = {
+        "training.batch_size": optuna.distributions.IntDistribution(1, 9),
+        "network.latent_dim": optuna.distributions.IntDistribution(1, 9),
+    }
+    for value in (1, 2):
+        made = optuna.trial.create_trial(
+            params=dict.fromkeys(spaces, value), distributions=spaces, value=float(value)
+        )
+        study.add_trial(made)
+    with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = plot_parallel_coordinate(study)
+    _, *drawn = [label.get_text() for label in axes.get_xticklabels()]
+    assert [name.partition(".")[2] for name in drawn] == axis_names(spaces)
+
+
+def test_importances_that_cannot_be_told_leave_the_other_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_variance(*_: object, **__: object) -> None:
+        raise RuntimeError("Encountered zero total variance in all trees.")
+
+    monkeypatch.setattr("optuna.visualization.matplotlib.plot_param_importances", no_variance)
+    study = optuna.create_study()
+    space = {"training.batch_size": optuna.distributions.IntDistribution(1, 9)}
+    for value in (1, 2):
+        made = optuna.trial.create_trial(
+            params={"training.batch_size": value}, distributions=space, value=5 + 1e-9 * value
+        )
+        study.add_trial(made)
+    plots = draw_plots(study, tmp_path)
+    assert [file.name for file in plots.files] == ["parallel_coordinates.png"]
+    assert plots.sentence.endswith("no importances (Encountered zero total variance in all trees)")
 
 
 def test_too_little_to_draw_is_said_instead_of_drawn(
