@@ -39,7 +39,8 @@ class Gpu:
 def visible_gpus() -> list[Gpu]:
     """The GPUs that this process may use, that with the most free memory first.
 
-    `CUDA_VISIBLE_DEVICES` is obeyed, by index or UUID. Without NVIDIA's driver there are none.
+    `CUDA_VISIBLE_DEVICES` is obeyed, by index, UUID or its beginning, or the name of a part (MIG).
+    Without NVIDIA's driver there are none.
     """
     program = shutil.which(QUERY[0])
     if program is None:
@@ -67,6 +68,8 @@ def visible_gpus() -> list[Gpu]:
         named = [name.strip() for name in visible.split(",")]
         begins = tuple(name for name in named if name.startswith(UUID_BEGIN))  # as CUDA takes it
         gpus = [gpu for gpu in gpus if gpu.index in named or gpu.uuid.startswith(begins)]
+        # A part of one, which the driver does not list here.
+        gpus += [Gpu(name, name, 0) for name in named if name.startswith("MIG-")]
     return sorted(gpus, key=lambda gpu: -gpu.free_mebibytes)
 
 
@@ -113,7 +116,7 @@ def _take(device: str, count: int) -> dict[str, filelock.BaseFileLock] | None:
     # One at a time looks, so that two who want several do not each hold a part.
     with filelock.FileLock(home.home() / "devices.lock"):
         for name in names:
-            lock = filelock.FileLock(home.home() / f"device-{name}.lock")
+            lock = filelock.FileLock(home.home() / f"device-{name.replace('/', '-')}.lock")
             with contextlib.suppress(filelock.Timeout):
                 lock.acquire(timeout=0)
                 held[name] = lock

@@ -127,6 +127,18 @@ def test_a_gpu_can_be_named_by_the_beginning_of_its_uuid(
     assert {gpu.uuid for gpu in visible_gpus()} == {"GPU-1", "GPU-10", "GPU-11"}
 
 
+def test_parts_of_a_gpu_are_devices_of_their_own(
+    set_gpus: SetGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_gpus(1000)
+    monkeypatch.setenv(VISIBLE_VARIABLE, "MIG-GPU-a/1/0")
+    with devices_to_oneself("auto", 1, nobody_waits) as first:
+        assert first == ("MIG-GPU-a/1/0",)
+        monkeypatch.setenv(VISIBLE_VARIABLE, "MIG-b")
+        with devices_to_oneself("auto", 1, nobody_waits) as second:
+            assert second == ("MIG-b",)
+
+
 def test_trainings_on_the_cpu_leave_the_gpus_to_others(set_gpus: SetGpus) -> None:
     set_gpus(1000)
     with (
