@@ -2,9 +2,9 @@
 
 import re
 
-_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s]+@")  # a database's may hold a /, others an @
+_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s\"'<>]+@")  # a database's may hold a /, others an @
 _TELLING = "passw|pwd|token|secret|sig|key|credential|auth"  # in names of parameters
-_PARAMETER = re.compile(rf"(?i)([?&;][^\s=&;]*(?:{_TELLING})[^\s=&;]*=)[^\s&;]+")
+_PARAMETER = re.compile(rf"(?i)([?&;][^\s=&;]*(?:{_TELLING})[^\s=&;]*=)[^\s&;,)\"'<>]+")
 
 
 def hide_passwords(text: str) -> str:

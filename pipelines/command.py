@@ -17,6 +17,7 @@ def _let_all_be_shown() -> None:
     """Print ? for what the terminal's alphabet lacks, and nothing to an output that is closed."""
     if sys.stdout is None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.set_inheritable(1, True)  # also where it was 1 at once
         sys.stdout = os.fdopen(1, "w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

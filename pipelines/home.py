@@ -11,6 +11,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 DEFS_FOLDER = Path(__file__).resolve().parent / "defs"
 WORKSPACE_FILE = PROJECT / "workspace.yaml"
 INSTANCE_FILE = "dagster.yaml"
+NO_PLACES = ("/", ":memory:", "file:")  # in an address of SQLite's: what names no relative file
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow can write to
 
 
@@ -127,7 +128,7 @@ def tracking_uri() -> str:
     """MLflow's tracking server or database; a file of SQLite's at an absolute path."""
     configured = os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
     kind, found, file = configured.partition(":///")
-    if found and kind.partition("+")[0] == "sqlite" and not file.startswith(("/", ":memory:")):
+    if found and file and kind.partition("+")[0] == "sqlite" and not file.startswith(NO_PLACES):
         return f"{kind}:///{Path.cwd() / file}"
     return configured
 

@@ -101,8 +101,10 @@ def collect(keep: int, *, dry_run: bool) -> Collection:
         dry_run: Whether to leave everything.
 
     Raises:
-        FoundryError: MLflow or Dagster's store cannot be used.
+        FoundryError: MLflow or Dagster's store cannot be used, or a pipeline's file has a mistake.
     """
+    for pipeline in pipeline_files():
+        load_pipeline(pipeline)  # a mistake in one is told before anything is removed
     with _alone(), tracking.tracking_errors(), open_quiet_instance() as instance:
         end_dead_runs(instance)
         client = registry.connect_for_reading()

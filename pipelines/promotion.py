@@ -5,6 +5,7 @@ Each act holds the model's lock from reading the aliases to having moved them.
 
 import contextlib
 import logging
+import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def promote(
         FoundryError: There is no such version, it is the champion already, it was never shown to
             load, or there is no reason.
     """
-    _require_reason(why)
+    why = _reason(why)
     by = by or ledger.person()
     with _changing(model) as (client, before):
         found = registry.get_version(client, model, version)
@@ -75,7 +76,7 @@ def veto(model: str, version: int, why: str, by: str | None = None) -> Move:
     Raises:
         FoundryError: There is no such version, it is the champion, or there is no reason.
     """
-    _require_reason(why)
+    why = _reason(why)
     by = by or ledger.person()
     with _changing(model) as (client, before):
         found = registry.get_version(client, model, version)
@@ -103,7 +104,7 @@ def rollback(
     Raises:
         FoundryError: There is no previous champion, or no reason.
     """
-    _require_reason(why)
+    why = _reason(why)
     by = by or ledger.person()
     with _changing(model) as (client, before):
         if before.champion is None and before.previous is not None:
@@ -129,19 +130,25 @@ def rollback(
     return move
 
 
-def _require_reason(why: str) -> None:
-    if not why.strip():
+def _reason(why: str) -> str:
+    """The reason in one line.
+
+    Raises:
+        FoundryError: There is none, or not one that the ledger takes.
+    """
+    why = " ".join(why.splitlines()).strip()
+    if not why:
         raise FoundryError("why is empty; say in one sentence why the alias moves.")
     if len(why) > MOST_REASON:
         raise FoundryError(
             f"why has {len(why)} characters, but the ledger takes {MOST_REASON}; say it in one "
             "sentence."
         )
-    if not why.isprintable():
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in why):
         raise FoundryError(
-            f"why is {why!a}, which holds characters that cannot be shown; write it in one line, "
-            "in UTF-8."
+            f"why is {why!a}, which holds characters that cannot be shown; write it in UTF-8."
         )
+    return why
 
 
 def _require_blessing(version: RegisteredVersion) -> None:

@@ -150,12 +150,12 @@ def _split(manifest: pd.DataFrame, held_out_fraction: float, seed: int) -> pd.Se
         orders.append(order)
         wanted = round(held_out_fraction * len(members))
         chosen: list[str] = []
-        for digest in order[:-1]:
-            if int(copies[digest]) <= wanted:
+        for digest in order:
+            if int(copies[digest]) <= wanted and len(chosen) < len(order) - 1:
                 chosen.append(digest)
                 wanted -= int(copies[digest])
         if not chosen and wanted > 0 and len(order) > 1:  # all are too many: the fewest, then
-            chosen.append(min(order[:-1], key=lambda digest: int(copies[digest])))
+            chosen.append(min(order, key=lambda digest: int(copies[digest])))
         held_out.update(chosen)
     for order in orders:  # of an image that lies in other classes too, too
         if held_out.issuperset(order):

@@ -8,6 +8,7 @@ import hashlib
 import io
 import lzma
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import numpy as np
 import PIL.Image
@@ -271,7 +271,9 @@ class ImageFolder(Source):
     def place(self) -> Path:
         """The folder or zip that holds the images."""
         if self.settings.archive is not None:
-            return self.folder / _file_name(self.settings.archive)
+            address = self.settings.archive
+            name = _file_name(address) if "://" in address else address.rpartition("/")[2]
+            return self.folder / name
         return Path(str(self.settings.path)).expanduser()
 
     @cached_property
@@ -323,14 +325,13 @@ class ImageFolder(Source):
             return False
         inside = {len(name.parts) > 2 for name in names}
         if len(inside) > 1:
-            raise self._mixed(next(name for name in names if len(name.parts) == 2))
+            loose = next(name for name in names if len(name.parts) == 2)
+            raise FoundryError(
+                f"{self.place} has one folder, {loose.parts[0]}, with images, such as {loose}, "
+                "beside folders of images; move every image into a folder of its class, or all of "
+                "them out of these."
+            )
         return inside == {True}
-
-    def _mixed(self, loose: PurePosixPath) -> FoundryError:
-        return FoundryError(
-            f"{self.place} mixes class folders with images outside them, such as {loose}; "
-            "move every image into a class folder, or none."
-        )
 
     def _parts(self, name: PurePosixPath) -> tuple[str, ...]:
         return name.parts[1:] if self._wrapped else name.parts
@@ -356,8 +357,10 @@ class ImageFolder(Source):
     def class_names(self) -> list[str]:
         folders = {self._class_folder(name) for name in self._files}
         if None in folders and len(folders) > 1:
-            raise self._mixed(
-                next(name for name in self._files if self._class_folder(name) is None)
+            loose = next(name for name in self._files if self._class_folder(name) is None)
+            raise FoundryError(
+                f"{self.place} mixes class folders with images outside them, such as {loose}; "
+                "move every image into a class folder, or none."
             )
         return sorted(folder for folder in folders if folder is not None)
 
@@ -378,7 +381,7 @@ class ImageFolder(Source):
 
 def _file_name(address: str) -> str:
     """What an archive is called here: the last part of its address, without what is asked there."""
-    return urlsplit(address).path.rpartition("/")[2] or "archive"
+    return re.split("[?#]", address)[0].rpartition("/")[2] or "archive"
 
 
 def files_below(folder: Path, around: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:

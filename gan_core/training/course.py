@@ -189,7 +189,7 @@ class Course:
         return None
 
     def save_on_the_way(self) -> None:
-        """A checkpoint; what is broken, and to be stopped for it, ends here.
+        """A checkpoint; what is broken, and to be stopped for it, ends here, as the chief sees it.
 
         What is to be rolled back goes on to its journal line, which has the same place in every
         attempt.
@@ -198,7 +198,8 @@ class Course:
             FoundryError: The training cannot go on.
         """
         alarms = self._settings.alarms
-        if reaction_now(self._watch, alarms.non_finite, alarms) == "stop":
+        stops = reaction_now(self._watch, alarms.non_finite, alarms) == "stop"
+        if stops and self._is_chief:  # each process has a clock of its own
             self._is_finite(with_weights=True)
         self.save()
 

@@ -61,6 +61,7 @@ def train_in_processes(
         )
     if reason := should_stop():
         return reason
+    (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
     logs = folder / LOG_FOLDER
     shutil.rmtree(logs, ignore_errors=True)  # of an attempt whose launcher was killed
     logs.mkdir()
@@ -158,7 +159,7 @@ def _train_as_one(folder_name: str, launcher: int) -> str | None:
         try:
             reason = train(job, folder, should_stop, processes)
         except FoundryError as error:
-            if rank == 0:
+            if rank == 0 or not (folder / ERROR_FILE).exists():  # all may have the same error
                 (folder / ERROR_FILE).write_text(str(error), encoding="utf-8")
             os._exit(EXIT_USER_ERROR)
         except OutOfMemoryError as error:

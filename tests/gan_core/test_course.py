@@ -20,8 +20,10 @@ from gan_core.training.job import (
     SNAPSHOT_FOLDER,
     TrainingJob,
 )
+from gan_core.training.loop import train
+from gan_core.training.processes import Processes
 from gan_core.training.trainer import Trainer
-from tests.gan_core.trainings import after_steps, journal_rows, released_bytes, run_job
+from tests.gan_core.trainings import after_steps, journal_rows, never, released_bytes, run_job
 
 MakeJob = Callable[..., TrainingJob]
 Stop = Callable[[], str | None]
@@ -379,6 +381,21 @@ def test_a_broken_loss_is_seen_when_it_is_time_for_a_checkpoint(
     progress = read_progress(tmp_path / CHECKPOINT_FILE)
     assert progress is not None
     assert progress.images == 160
+
+
+def test_at_a_checkpoint_the_chief_alone_looks_for_a_broken_loss(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each process has a clock of its own: another one would end the training before the chief.
+    break_weights_at({5}, monkeypatch)
+    job = make_job(
+        kimg=1,
+        checkpoint_interval_seconds=1e-6,
+        logging_interval_kimg=0.288,
+        monitoring={"interval_kimg": 0},
+    )
+    with pytest.raises(FoundryError, match=r"is nan at 0.288 kimg"):
+        train(job, tmp_path, never, Processes(rank=1))
 
 
 def test_a_broken_loss_that_is_to_be_rolled_back_waits_for_its_line(

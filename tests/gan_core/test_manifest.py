@@ -202,6 +202,15 @@ def test_where_all_have_too_many_copies_the_fewest_are_held_out() -> None:
     assert (split == HELD_OUT).sum() == 4
 
 
+def test_the_image_that_fits_is_held_out_wherever_it_ranks() -> None:
+    for hashes in (["a"] * 9 + ["b"], ["a"] * 50 + ["c"] * 50 + ["b"]):
+        for seed in range(20):
+            split = _split(frame([0] * len(hashes), hashes), 0.2, seed)
+            assert [name for name, side in zip(hashes, split, strict=True) if side == HELD_OUT] == [
+                "b"
+            ]
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=30),
     st.integers(0, 100),

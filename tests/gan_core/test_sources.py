@@ -342,8 +342,25 @@ def test_a_loose_image_within_the_folder_around_class_folders_is_an_error(
     folder = image_folder({"set/cat": 2, "set/dog": 2})
     assert read(folder, tmp_path)[0] == ["cat", "dog"]
     (folder / "set" / "cat" / "0000.png").rename(folder / "set" / "cover.png")
-    with pytest.raises(FoundryError, match=r"mixes class folders .* such as set/cover\.png"):
+    with pytest.raises(FoundryError, match=r"one folder, set, with images, such as set/cover\.png"):
         read(folder, tmp_path)
+
+
+def test_an_archive_of_the_mirror_may_have_any_name(
+    image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mirror" / "sets").mkdir(parents=True)
+    folder = image_folder({"a": 1, "b": 1})
+    archive = zip_folder(folder, tmp_path / "mirror" / "sets" / "a:b c.zip")
+    monkeypatch.setenv(MIRROR_VARIABLE, (tmp_path / "mirror").as_uri())
+    settings = DataSettings(
+        source="image_folder",
+        archive="sets/a:b c.zip",
+        sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
+    )
+    source = open_source(settings, tmp_path / "source")
+    source.download()
+    assert source.class_names == ["a", "b"]
 
 
 def test_an_archive_is_called_by_its_path_alone(image_folder: MakeFolder, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from pipelines import home
         ("sqlite+pysqlite:///runs/mlflow.db", "sqlite+pysqlite:///{here}/runs/mlflow.db"),
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
         ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("sqlite:///file:/data/m.db?uri=true", "sqlite:///file:/data/m.db?uri=true"),
+        ("sqlite:///", "sqlite:///"),
         ("postgresql://host/mlflow", "postgresql://host/mlflow"),
         ("http://host:5000", "http://host:5000"),
     ],

@@ -215,6 +215,17 @@ def test_the_version_that_the_next_training_begins_with_stays(
         kept_versions(client, MODEL, versions, 1)
 
 
+def test_a_mistake_in_a_file_is_told_before_anything_is_removed(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "defs.yaml").write_text("type: other")
+    monkeypatch.setattr(pipeline_files, "DEFS_FOLDER", tmp_path)
+    with pytest.raises(FoundryError, match="type is 'other'"):
+        collect(1, dry_run=False)
+    assert not own_home.exists()
+
+
 def test_the_champion_of_a_rollback_that_was_cut_off_stays(
     mlflow_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

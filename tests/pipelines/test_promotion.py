@@ -140,6 +140,11 @@ def test_rolling_back_to_a_version_that_was_never_shown_to_load_is_refused(
     assert aliases(client) == Aliases(champion=2, previous=1)
 
 
+def test_a_reason_is_kept_in_one_line_in_any_script(client: MlflowClient) -> None:
+    move = promotion.promote(MODEL, 1, "理由\u3000です,\n gut\u00a0so \U0001f469\u200d\U0001f680\n")
+    assert move.why == "理由\u3000です,  gut\u00a0so \U0001f469\u200d\U0001f680"
+
+
 def test_a_veto_takes_the_alias_and_promoting_lifts_it(client: MlflowClient) -> None:
     promote_all(1, 2)
     promotion.veto(MODEL, 1, "a class is missing")
